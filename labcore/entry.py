@@ -1,0 +1,186 @@
+"""What a plugin registers: an Entry, made by the decorator of its kind.
+
+    @labcore.sampler(order=1, evals=1, cite="Euler (1768)")
+    def euler(process, score, x, ts, noise, *, lam: float = 0.0): ...
+
+The positional parameters are those of the kind; every keyword-only parameter with its type hint
+and default is an option, checked by pydantic before anything runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, get_type_hints
+
+from labcore.errors import InvalidOption, PluginError
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "process": (),
+    "target": (),
+    "score": ("process", "target"),
+    "network": ("event",),
+    "objective": ("process",),
+    "grid": ("process", "n"),
+    "sampler": ("process", "score", "x", "ts", "noise"),
+    "metric": ("outcome",),
+    "reporter": (),
+}
+"""The kinds of entry and the positional parameters a function of each kind takes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A named function of one kind with the facts it declares about itself.
+
+    ``traits`` by kind (all optional unless a study needs them):
+      sampler   order (of the law), strong (order on one path), evals (score calls a step),
+                extra (calls beyond them), stochastic, needs, coupled (rows of a batch act on
+                each other, as in adaptive step control), cite
+      process, score, target   gives (what others may need), needs, cite
+      metric    better ("lower" or "higher"), minimum (fewest samples), sees, needs
+    """
+
+    kind: str
+    name: str
+    fn: Callable[..., Any]
+    traits: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self.fn(*args, **options)
+
+    @property
+    def doc(self) -> str:
+        """The docstring, dedented; empty when there is none."""
+        return inspect.getdoc(self.fn) or ""
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the docstring."""
+        first = self.doc.split("\n\n")[0].replace("\n", " ")
+        return re.split(r"(?<=[a-z)\]])\.\s", first + " ")[0].strip().rstrip(".")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset(self.traits.get("needs", ()))
+
+    @property
+    def gives(self) -> frozenset[str]:
+        return frozenset(self.traits.get("gives", ()))
+
+    @cached_property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """The options: keyword-only parameters by name."""
+        parameters = inspect.signature(self.fn).parameters.values()
+        fixed = ("t_eps",) if self.kind == "grid" else ()
+        return MappingProxyType(
+            {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in fixed}
+        )
+
+    @cached_property
+    def _model(self) -> Any:
+        from pydantic import ConfigDict, create_model
+
+        hints = get_type_hints(self.fn, include_extras=True)
+        fields: dict[str, Any] = {
+            name: (hints.get(name, Any), ... if p.default is p.empty else p.default)
+            for name, p in self.parameters.items()
+        }
+        config = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
+        return create_model(self.name, __config__=config, **fields)
+
+    def bind(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options, checked and with the defaults filled in.
+
+        Raises InvalidOption with every unknown name, missing one and wrong value at once.
+        """
+        from pydantic import ValidationError
+
+        booleans = [
+            f"{key}={value} is a boolean where {self._annotation(key)} is wanted"
+            for key, value in options.items()
+            if isinstance(value, bool) and "bool" not in self._annotation(key)
+        ]
+        try:
+            model = self._model(**options)
+        except ValidationError as error:
+            booleans += [_explain(self, e) for e in error.errors()]
+        if booleans:
+            known = ", ".join(self.parameters) or "none"
+            raise InvalidOption(
+                f"{self.kind} '{self.name}': {'; '.join(booleans)}; its options are: {known}"
+            )
+        return {name: getattr(model, name) for name in self.parameters}
+
+    def _annotation(self, name: str) -> str:
+        parameter = self.parameters.get(name)
+        return "bool" if parameter is None else str(parameter.annotation)
+
+
+def _explain(entry: Entry, error: Any) -> str:
+    """One pydantic error in a line, with the nearest option where a name is unknown."""
+    from difflib import get_close_matches
+
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        near = get_close_matches(name, list(entry.parameters), n=1)
+        return f"no option '{name}'" + (f" (did you mean '{near[0]}'?)" if near else "")
+    if error["type"] == "missing":
+        return f"option '{name}' must be given"
+    return f"{name}={error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _decorator(kind: str) -> Callable[..., Any]:
+    def decorate(fn: Callable[..., Any] | None = None, /, **traits: Any) -> Any:
+        if fn is not None:
+            return _entry(kind, fn, {})
+        return lambda f: _entry(kind, f, traits)
+
+    decorate.__name__ = kind
+    decorate.__doc__ = (
+        f"Make a {kind} Entry of fn({', '.join((*KINDS[kind], '*', 'options'))}); "
+        "``name=`` overrides the function's name, other keywords are its traits."
+    )
+    return decorate
+
+
+def _entry(kind: str, fn: Callable[..., Any], traits: Mapping[str, Any]) -> Entry:
+    name = str(traits.get("name", getattr(fn, "__name__", "")))
+    rest = MappingProxyType({key: value for key, value in traits.items() if key != "name"})
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.+-]*", name):
+        raise PluginError(
+            f"{kind} {name!r}: not a usable name; use letters, digits and _ . + -, letter first"
+        )
+    _check_signature(kind, name, fn)
+    return Entry(kind, name, fn, rest)
+
+
+def _check_signature(kind: str, name: str, fn: Callable[..., Any]) -> None:
+    parameters = inspect.signature(fn).parameters.values()
+    positional = tuple(
+        p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    )
+    wanted = KINDS[kind]
+    others = [p for p in parameters if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    if len(positional) != len(wanted) or others:
+        raise PluginError(
+            f"{kind} '{name}': its parameters are ({', '.join(map(str, parameters))}), a {kind} "
+            f"takes ({', '.join(wanted)}) and options after a bare *"
+        )
+    if kind == "grid" and "t_eps" not in {p.name for p in parameters}:
+        raise PluginError(f"grid '{name}': no t_eps; a grid takes (process, n, *, t_eps)")
+
+
+process = _decorator("process")
+target = _decorator("target")
+score = _decorator("score")
+network = _decorator("network")
+objective = _decorator("objective")
+grid = _decorator("grid")
+sampler = _decorator("sampler")
+metric = _decorator("metric")
+reporter = _decorator("reporter")

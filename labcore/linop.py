@@ -1,0 +1,351 @@
+"""Structured linear operators: Scalar < Diag < Mat, closed under ``+`` and ``@`` by promotion.
+
+An operator acts on states ``x`` of shape (B, *event). Its parameters lead with a batch axis b in
+{1, B}: one operator a sample, or one for all, or one a point of a time grid.
+
+    Scalar  a (), (b,)            x -> a x
+    Diag    d (b, *event)         x -> d * x                  coordinate by coordinate
+    Mat     M (b, *rest, m, m)    x -> sum_j M_ij x_j         on the first event axis
+
+``rest`` is empty when all remaining coordinates share one matrix (a dense d x d matrix on event
+(d,), or an m x m block on channels), or gives one matrix to each remaining coordinate.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any, ClassVar, overload
+
+import torch
+from torch import Tensor
+
+from labcore.errors import InvalidProcess
+
+Event = tuple[int, ...]
+
+
+class LinOp(ABC):
+    """A batch of linear operators on events; ``param`` holds their numbers.
+
+    ``rank`` is the place in the order of promotion: Scalar 0, Diag 1, Mat 2.
+    """
+
+    param: Tensor
+    rank: ClassVar[int]
+
+    @abstractmethod
+    def apply(self, x: Tensor) -> Tensor:
+        """op x, shape (B, *event)."""
+
+    @abstractmethod
+    def lift(self, like: LinOp) -> LinOp:
+        """The same operator in the structure of ``like``, whose rank is at least ours."""
+
+    @abstractmethod
+    def compose(self, other: Any) -> LinOp:
+        """self @ other, for an operator of the same structure."""
+
+    @property
+    @abstractmethod
+    def T(self) -> LinOp:
+        """Transpose."""
+
+    @property
+    @abstractmethod
+    def inv(self) -> LinOp:
+        """Inverse; a singular operator gives infinities."""
+
+    @property
+    @abstractmethod
+    def chol(self) -> LinOp:
+        """Lower triangular L with L L^T = op, for a positive semi-definite op.
+
+        Raises InvalidProcess when an eigenvalue is negative.
+        """
+
+    @abstractmethod
+    def logdet(self, event: Event) -> Tensor:
+        """log |det op| on the given event, (b,)."""
+
+    @abstractmethod
+    def trace(self, event: Event) -> Tensor:
+        """tr op on the given event, (b,)."""
+
+    def dense(self, event: Event) -> Tensor:
+        """The full matrices on the flattened event, (b, D, D): the oracle every test may use."""
+        D = prod(event)
+        basis = torch.eye(D, dtype=self.param.dtype, device=self.param.device)
+        ops = self.unbatch()
+        columns = [op.apply(basis.reshape(D, *event)).reshape(D, D).T for op in ops]
+        return torch.stack(columns)
+
+    def accumulate(self, base: Tensor, x: Tensor) -> Tensor:
+        """base += op x, in place and fused where the structure allows; returns ``base``."""
+        return base.add_(self.apply(x))
+
+    def unbatch(self) -> list[LinOp]:
+        """One operator a batch entry."""
+        if self.param.ndim == 0:
+            return [self]
+        return [self[i] for i in range(self.param.shape[0])]
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> Any:
+        """The same structure with f(parameters)."""
+        return type(self)(f(self.param))  # type: ignore[call-arg]
+
+    def to(self, x: Tensor) -> Any:
+        """The same operator in the dtype and on the device of ``x``."""
+        return self.map(lambda p: p.to(x))
+
+    def __getitem__(self, i: int) -> Any:
+        """The operator of batch entry (grid point) ``i``, to be shared by all samples."""
+        return self.map(lambda p: p[i : i + 1] if i != -1 else p[-1:])
+
+    @overload
+    def __matmul__(self, other: LinOp) -> LinOp: ...
+    @overload
+    def __matmul__(self, other: Tensor) -> Tensor: ...
+    def __matmul__(self, other: Any) -> Any:
+        if isinstance(other, Tensor):
+            return self.apply(other)
+        left, right = promote(self, other)
+        return left.compose(right)
+
+    def __add__(self, other: LinOp) -> LinOp:
+        left, right = promote(self, other)
+        return left.map(lambda p: p + right.param)
+
+    def __sub__(self, other: LinOp) -> LinOp:
+        return self + (-1.0) * other
+
+    def __neg__(self) -> LinOp:
+        return (-1.0) * self
+
+    def __rmul__(self, c: float | Tensor) -> LinOp:
+        """c op, for a number, a 0-d tensor or one factor a batch entry (b,)."""
+        factor = torch.as_tensor(c, dtype=self.param.dtype, device=self.param.device)
+        if factor.ndim == 0:
+            return self.map(lambda p: factor * p)
+        return Scalar(factor) @ self
+
+    __mul__ = __rmul__
+
+
+def promote(a: LinOp, b: LinOp) -> tuple[LinOp, LinOp]:
+    """Both operators in the richer structure of the two."""
+    return (a.lift(b), b) if a.rank < b.rank else (a, b.lift(a))
+
+
+def _lead(a: Tensor, ndim: int) -> Tensor:
+    """(b,) -> (b, 1, .., 1) with ndim axes; () stays."""
+    return a if a.ndim == 0 else a.reshape(-1, *[1] * (ndim - 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Scalar(LinOp):
+    """a times the identity; ``param`` is a, of shape () or (b,)."""
+
+    param: Tensor
+    rank: ClassVar[int] = 0
+
+    def apply(self, x: Tensor) -> Tensor:
+        return _lead(self.param.to(x), x.ndim) * x
+
+    def accumulate(self, base: Tensor, x: Tensor) -> Tensor:
+        return base.addcmul_(_lead(self.param.to(x), x.ndim), x)
+
+    def lift(self, like: LinOp) -> LinOp:
+        return _LIFT_SCALAR[like.rank](self, like)
+
+    def compose(self, other: Scalar) -> Scalar:
+        return Scalar(self.param * other.param)
+
+    @property
+    def T(self) -> Scalar:
+        return self
+
+    @property
+    def inv(self) -> Scalar:
+        return Scalar(1 / self.param)
+
+    @property
+    def chol(self) -> Scalar:
+        return Scalar(_sqrt(self.param))
+
+    def logdet(self, event: Event) -> Tensor:
+        return prod(event) * self.param.reshape(-1).abs().log()
+
+    def trace(self, event: Event) -> Tensor:
+        return prod(event) * self.param.reshape(-1)
+
+    def __getitem__(self, i: int) -> Scalar:
+        return Scalar(self.param[i])
+
+
+@dataclass(frozen=True, eq=False)
+class Diag(LinOp):
+    """One factor a coordinate; ``param`` is d, of shape (b, *event)."""
+
+    param: Tensor
+    rank: ClassVar[int] = 1
+
+    def apply(self, x: Tensor) -> Tensor:
+        return self.param.to(x) * x
+
+    def accumulate(self, base: Tensor, x: Tensor) -> Tensor:
+        return base.addcmul_(self.param.to(x), x)
+
+    def lift(self, like: LinOp) -> LinOp:
+        return self if like.rank == 1 else Mat(torch.diag_embed(self.param.movedim(1, -1)))
+
+    def compose(self, other: Diag) -> Diag:
+        return Diag(self.param * other.param)
+
+    @property
+    def T(self) -> Diag:
+        return self
+
+    @property
+    def inv(self) -> Diag:
+        return Diag(1 / self.param)
+
+    @property
+    def chol(self) -> Diag:
+        return Diag(_sqrt(self.param))
+
+    def _full(self, event: Event) -> Tensor:
+        return self.param.expand(-1, *event).flatten(1)
+
+    def logdet(self, event: Event) -> Tensor:
+        return self._full(event).abs().log().sum(1)
+
+    def trace(self, event: Event) -> Tensor:
+        return self._full(event).sum(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Mat(LinOp):
+    """A matrix on the first event axis; ``param`` is M, of shape (b, *rest, m, m)."""
+
+    param: Tensor
+    rank: ClassVar[int] = 2
+
+    def apply(self, x: Tensor) -> Tensor:
+        M = self.param.to(x)
+        if M.ndim > 3:
+            return (M @ x.movedim(1, -1).unsqueeze(-1)).squeeze(-1).movedim(-1, 1)
+        if M.shape[0] == 1 and x.ndim == 2:
+            return x @ M[0].T
+        return (M @ x.reshape(*x.shape[:2], -1)).reshape(x.shape)
+
+    def lift(self, like: LinOp) -> LinOp:
+        return self
+
+    def compose(self, other: Mat) -> Mat:
+        A, B = _align(self.param, other.param)
+        return Mat(A @ B)
+
+    def __add__(self, other: LinOp) -> LinOp:
+        A, B = _align(self.param, other.lift(self).param)
+        return Mat(A + B)
+
+    @property
+    def T(self) -> Mat:
+        return Mat(self.param.mT)
+
+    @property
+    def inv(self) -> Mat:
+        if self.param.shape[-1] == 2:
+            return Mat(_inv2(self.param))
+        return Mat(torch.linalg.inv(self.param))
+
+    @property
+    def chol(self) -> Mat:
+        return Mat(_chol2(self.param) if self.param.shape[-1] == 2 else _chol(self.param))
+
+    def _spread(self, per_matrix: Tensor, event: Event) -> Tensor:
+        """Sum one number a matrix over the coordinates that the matrix serves."""
+        rest = event[1:]
+        given = per_matrix.shape[1:] or (1,) * len(rest)
+        return per_matrix.reshape(-1, *given).expand(-1, *rest).flatten(1).sum(1)
+
+    def logdet(self, event: Event) -> Tensor:
+        return self._spread(torch.linalg.slogdet(self.param)[1], event)
+
+    def trace(self, event: Event) -> Tensor:
+        return self._spread(self.param.diagonal(dim1=-2, dim2=-1).sum(-1), event)
+
+
+def _scalar_to_diag(a: Scalar, like: LinOp) -> LinOp:
+    p = a.param.to(like.param)
+    return Diag(_lead(p.reshape(-1), like.param.ndim).expand(-1, *like.param.shape[1:]))
+
+
+def _scalar_to_mat(a: Scalar, like: LinOp) -> LinOp:
+    p, m = a.param.to(like.param), like.param.shape[-1]
+    eye = torch.eye(m, dtype=p.dtype, device=p.device)
+    return Mat(_lead(p.reshape(-1), like.param.ndim) * eye)
+
+
+_LIFT_SCALAR: dict[int, Callable[[Scalar, LinOp], LinOp]] = {
+    0: lambda a, like: a,
+    1: _scalar_to_diag,
+    2: _scalar_to_mat,
+}
+
+
+def _align(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    """Give a (b, m, m) matrix the missing ``rest`` axes of the other."""
+    ndim = max(A.ndim, B.ndim)
+
+    def widen(M: Tensor) -> Tensor:
+        return M.reshape(M.shape[0], *[1] * (ndim - M.ndim), *M.shape[1:])
+
+    return widen(A), widen(B)
+
+
+def _not_psd(lowest: float) -> InvalidProcess:
+    return InvalidProcess(
+        f"covariance: its lowest eigenvalue is {lowest:.3g}, it must be positive semi-definite; "
+        "check the process with labcore.testing.check_process, and keep times above t_eps"
+    )
+
+
+def _sqrt(v: Tensor) -> Tensor:
+    if bool((v < 0).any()):
+        raise _not_psd(float(v.min()))
+    return v.sqrt()
+
+
+def _inv2(M: Tensor) -> Tensor:
+    a, b, c, d = M[..., 0, 0], M[..., 0, 1], M[..., 1, 0], M[..., 1, 1]
+    adjugate = torch.stack([d, -b, -c, a], -1).reshape(M.shape)
+    return adjugate / (a * d - b * c)[..., None, None]
+
+
+def _chol2(M: Tensor) -> Tensor:
+    """Closed form for 2 x 2, which also takes semi-definite matrices such as diag(0, v)."""
+    a, b, d = M[..., 0, 0], M[..., 1, 0], M[..., 1, 1]
+    L11 = _sqrt(a)
+    L21 = torch.where(L11 > 0, b / L11.clamp_min(torch.finfo(M.dtype).tiny), torch.zeros_like(b))
+    schur = d - L21 * L21
+    slack = 8 * torch.finfo(M.dtype).eps * d.abs()
+    L22 = _sqrt(torch.where(schur.abs() <= slack, schur.clamp_min(0), schur))
+    return torch.stack([L11, torch.zeros_like(b), L21, L22], -1).reshape(M.shape)
+
+
+def _chol(M: Tensor) -> Tensor:
+    L, info = torch.linalg.cholesky_ex(M)
+    if not bool(info.any()):
+        return L
+    # Semi-definite: V sqrt(w) is a factor, and QR of its transpose makes it lower triangular.
+    w, V = torch.linalg.eigh(M)
+    slack = 1e3 * torch.finfo(M.dtype).eps * w.abs().amax(-1, keepdim=True)
+    if bool((w < -slack).any()):
+        raise _not_psd(float(w.min()))
+    R = torch.linalg.qr((V * w.clamp_min(0).sqrt().unsqueeze(-2)).mT)[1]
+    sign = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(M)
+    return (R * sign.unsqueeze(-1)).mT
