@@ -16,8 +16,8 @@ _HOMES = {
     "linop": "Diag LinOp Mat Scalar",
     "metrics": "Outcome",
     "processes": "Process",
-    "registry": "Registry registry",
-    "run": "run",
+    "registry": "Registry load_registry",
+    "run": "run_cells",
     "scores": "Score counted eps_from_score reverse_drift score_from_energy score_from_eps"
     " score_from_v score_from_x0 v_from_score velocity x0_from_score",
     "study": "Cell Study Use use",
@@ -71,8 +71,8 @@ if TYPE_CHECKING:
     from labcore.linop import Diag, LinOp, Mat, Scalar
     from labcore.metrics import Outcome
     from labcore.processes import Process
-    from labcore.registry import Registry, registry
-    from labcore.run import run
+    from labcore.registry import Registry, load_registry
+    from labcore.run import run_cells
     from labcore.scores import (
         Score,
         counted,

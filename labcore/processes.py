@@ -39,8 +39,8 @@ class Process:
     is too close to singular. ``structure`` says what the operators are made of: one number
     ("scalar"), one a coordinate ("diag"), an m x m block on an added channel axis ("channel",
     m = ``channels``) or a d x d matrix ("dense"). ``event_shape`` is the data event the process
-    is bound to, or None for any. ``Q`` is Sigma(t|s), t > s; where no closed form is given it is the subtraction
-    Sigma(t) - Phi Sigma(s) Phi^T, which loses digits as s nears t.
+    is bound to, or None for any. ``closed_Q`` is Sigma(t|s), t > s, in closed form; without it Q
+    subtracts Sigma(t) - Phi Sigma(s) Phi^T, which loses digits as s nears t.
     """
 
     A: TimeOp
