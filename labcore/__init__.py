@@ -15,6 +15,7 @@ _HOMES = {
     "hookspecs": "hookimpl",
     "linop": "Diag LinOp Mat Scalar",
     "metrics": "Outcome",
+    "noise": "Noise",
     "processes": "Process",
     "registry": "Registry load_registry",
     "run": "run_cells",
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from labcore.hookspecs import hookimpl
     from labcore.linop import Diag, LinOp, Mat, Scalar
     from labcore.metrics import Outcome
+    from labcore.noise import Noise
     from labcore.processes import Process
     from labcore.registry import Registry, load_registry
     from labcore.run import run_cells

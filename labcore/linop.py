@@ -66,6 +66,11 @@ class LinOp(ABC):
         Raises InvalidProcess when an eigenvalue is negative.
         """
 
+    @property
+    @abstractmethod
+    def sqrt(self) -> LinOp:
+        """The symmetric R with R R = op, for a symmetric positive semi-definite op."""
+
     @abstractmethod
     def logdet(self, event: Event) -> Tensor:
         """log |det op| on the given event, (b,)."""
@@ -86,11 +91,15 @@ class LinOp(ABC):
         """base += op x, in place and fused where the structure allows; returns ``base``."""
         return base.add_(self.apply(x))
 
+    def per_step(self, x: Tensor) -> list[Any]:
+        """One operator a grid point, cast to ``x`` once: what a sampler's loop zips over."""
+        return self.to(x).unbatch()
+
     def unbatch(self) -> list[LinOp]:
         """One operator a batch entry."""
         if self.param.ndim == 0:
             return [self]
-        return [self[i] for i in range(self.param.shape[0])]
+        return [type(self)(p) for p in self.param.split(1)]  # type: ignore[call-arg]
 
     def map(self, f: Callable[[Tensor], Tensor]) -> Any:
         """The same structure with f(parameters)."""
@@ -175,11 +184,18 @@ class Scalar(LinOp):
     def chol(self) -> Scalar:
         return Scalar(_sqrt(self.param))
 
+    @property
+    def sqrt(self) -> Scalar:
+        return self.chol
+
     def logdet(self, event: Event) -> Tensor:
         return prod(event) * self.param.reshape(-1).abs().log()
 
     def trace(self, event: Event) -> Tensor:
         return prod(event) * self.param.reshape(-1)
+
+    def unbatch(self) -> list[LinOp]:
+        return [Scalar(a) for a in self.param.reshape(-1).unbind()]
 
     def __getitem__(self, i: int) -> Scalar:
         return Scalar(self.param[i])
@@ -215,6 +231,10 @@ class Diag(LinOp):
     @property
     def chol(self) -> Diag:
         return Diag(_sqrt(self.param))
+
+    @property
+    def sqrt(self) -> Diag:
+        return self.chol
 
     def _full(self, event: Event) -> Tensor:
         return self.param.expand(-1, *event).flatten(1)
@@ -265,6 +285,11 @@ class Mat(LinOp):
     @property
     def chol(self) -> Mat:
         return Mat(_chol2(self.param) if self.param.shape[-1] == 2 else _chol(self.param))
+
+    @property
+    def sqrt(self) -> Mat:
+        w, V = torch.linalg.eigh(self.param)
+        return Mat((V * _sqrt(_clip(w)).unsqueeze(-2)) @ V.mT)
 
     def _spread(self, per_matrix: Tensor, event: Event) -> Tensor:
         """Sum one number a matrix over the coordinates that the matrix serves."""
@@ -320,6 +345,12 @@ def _sqrt(v: Tensor) -> Tensor:
     return v.sqrt()
 
 
+def _clip(w: Tensor) -> Tensor:
+    """Eigenvalues with those that are negative by rounding alone set to zero."""
+    slack = 1e3 * torch.finfo(w.dtype).eps * w.abs().amax(-1, keepdim=True)
+    return torch.where(w.abs() <= slack, w.clamp_min(0), w)
+
+
 def _inv2(M: Tensor) -> Tensor:
     a, b, c, d = M[..., 0, 0], M[..., 0, 1], M[..., 1, 0], M[..., 1, 1]
     adjugate = torch.stack([d, -b, -c, a], -1).reshape(M.shape)
@@ -343,9 +374,6 @@ def _chol(M: Tensor) -> Tensor:
         return L
     # Semi-definite: V sqrt(w) is a factor, and QR of its transpose makes it lower triangular.
     w, V = torch.linalg.eigh(M)
-    slack = 1e3 * torch.finfo(M.dtype).eps * w.abs().amax(-1, keepdim=True)
-    if bool((w < -slack).any()):
-        raise _not_psd(float(w.min()))
-    R = torch.linalg.qr((V * w.clamp_min(0).sqrt().unsqueeze(-2)).mT)[1]
+    R = torch.linalg.qr((V * _sqrt(_clip(w)).unsqueeze(-2)).mT)[1]
     sign = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(M)
     return (R * sign.unsqueeze(-1)).mT

@@ -1,0 +1,201 @@
+"""From the axes of a study to its cells, with everything that is wrong said at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+from labcore.entry import Entry
+from labcore.errors import InvalidStudy, LabError
+from labcore.parts import Parts
+from labcore.registry import Registry
+from labcore.study import CHOICES, PARTS, Cell, Study, Use, as_use
+
+MOST_STEPS = 1_000_000
+
+
+def expand(study: Study, registry: Registry) -> list[Cell]:
+    """The cells of ``study``; InvalidStudy names every wrong axis, option and combination."""
+    wrong = [*_wrong_names(study), *_wrong_axes(study)]
+    count = math.prod(len(study.axis(name)) for name in (*PARTS, "seed", "n", *CHOICES))
+    count *= len(study.axis("steps")) + len(study.axis("nfe"))
+    if count > study.limit:
+        wrong.append(
+            f"it has {count:,} cells, the limit is {study.limit:,}; shorten an axis or set limit="
+        )
+    uses, unresolved = _resolve(study, registry)
+    wrong += unresolved
+    if not wrong:
+        cells, wrong = _product(study, uses, registry)
+    if not wrong:
+        wrong = [*_misfits(cells, Parts(registry)), *_metric_misfits(study, cells, registry)]
+    if wrong:
+        raise InvalidStudy(_report(study, wrong))
+    return cells
+
+
+def _report(study: Study, wrong: list[str]) -> str:
+    shown = list(dict.fromkeys(wrong))
+    more = [f"... and {len(shown) - 20} more"] if len(shown) > 20 else []
+    if len(shown) == 1:
+        return f"study '{study.name}': {shown[0]}"
+    lines = "\n".join(f"  - {line}" for line in [*shown[:20], *more])
+    return f"study '{study.name}': {len(shown)} things to mend\n{lines}"
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _wrong_names(study: Study) -> Iterator[str]:
+    if not isinstance(study.name, str) or not study.name.strip():
+        yield f"name={study.name!r}: give the study a name"
+
+
+def _wrong_axes(study: Study) -> Iterator[str]:
+    for name in (*PARTS, "seed", "n", *CHOICES, "metrics"):
+        if not study.axis(name):
+            yield f"{name}: the axis is empty; give it at least one value"
+    if not study.axis("steps") and not study.axis("nfe"):
+        yield "steps, nfe: both are empty; give step counts or NFE budgets"
+    for name, least in (("steps", 1), ("nfe", 1), ("n", 1), ("seed", 0)):
+        values = study.axis(name)
+        for value in values:
+            if not _whole(value, least) or (name in ("steps", "nfe") and value > MOST_STEPS):
+                most = f" and at most {MOST_STEPS:,}" if name in ("steps", "nfe") else ""
+                yield f"{name}={value!r}: it must be a whole number of at least {least}{most}"
+        repeated = sorted({str(v) for v in values if values.count(v) > 1})
+        if repeated:
+            yield f"{name}: {', '.join(repeated)} stands there more than once; drop the repeats"
+    for name, words in CHOICES.items():
+        for value in study.axis(name):
+            if value not in words:
+                yield f"{name}={value!r}: it must be one of {', '.join(words)}"
+    if not _whole(study.floor_repeats, 2):
+        yield f"floor_repeats={study.floor_repeats!r}: it must be a whole number of at least 2"
+
+
+def _resolve(study: Study, registry: Registry) -> tuple[dict[str, list[Use]], list[str]]:
+    uses: dict[str, list[Use]] = {}
+    wrong: list[str] = []
+    for kind in (*PARTS, "metric"):
+        axis = "metrics" if kind == "metric" else kind
+        for value in study.axis(axis):
+            try:
+                resolved = as_use(value).resolve(kind, registry)
+            except LabError as error:
+                wrong.append(str(error))
+                continue
+            if resolved in uses.setdefault(kind, []):
+                wrong.append(f"{axis}: {resolved} stands there more than once; drop the repeats")
+            uses[kind].append(resolved)
+    return uses, wrong
+
+
+def _product(
+    study: Study, uses: dict[str, list[Use]], registry: Registry
+) -> tuple[list[Cell], list[str]]:
+    cells: dict[str, Cell] = {}
+    wrong: list[str] = []
+    budgets = [("steps", b) for b in study.axis("steps")] + [("nfe", b) for b in study.axis("nfe")]
+    plain = [study.axis(name) for name in ("n", "seed", *CHOICES)]
+    for combination in product(*(uses[kind] for kind in PARTS), budgets, *plain):
+        *parts, (kind, budget), n, seed, start, end, against, dtype = combination
+        entry = registry.get("sampler", parts[-1].name)
+        try:
+            steps = budget if kind == "steps" else steps_within(entry, budget, end)
+        except InvalidStudy as error:
+            wrong.append(str(error))
+            continue
+        cell = Cell(*parts, steps, n, seed, start, end, against, dtype)
+        if study.where is None or study.where(cell):
+            cells.setdefault(cell.key, cell)
+    if not cells and not wrong:
+        wrong.append("where= keeps no cell; loosen it")
+    return list(cells.values()), wrong
+
+
+def steps_within(sampler: Entry, nfe: int, end: str) -> int:
+    """The most steps whose whole cost, a final denoising call included, is within ``nfe``."""
+    evals = sampler.traits.get("evals")
+    if not evals:
+        raise InvalidStudy(
+            f"sampler '{sampler.name}': its cost a step is not fixed, so it has no step count at "
+            "a given NFE; give it steps= (output times) and sweep its tolerance"
+        )
+    spare = nfe - sampler.traits.get("extra", 0) - (end == "denoise")
+    if spare < evals:
+        raise InvalidStudy(
+            f"sampler '{sampler.name}': nfe={nfe} does not pay for one step ({evals} a step); "
+            f"raise the budget to at least {nfe - spare + evals}"
+        )
+    return int(spare // evals)
+
+
+def _misfits(cells: list[Cell], parts: Parts) -> list[str]:
+    """Combinations that cannot run: needs not met, events that differ, grids that fail."""
+    wrong: dict[str, None] = {}
+    seen: set[Any] = set()
+    for cell in cells:
+        for check in (_needs, _event, _grid):
+            combination = (check, *_relevant(check, cell))
+            if combination in seen:
+                continue
+            seen.add(combination)
+            try:
+                problem = check(cell, parts)
+            except LabError as error:
+                problem = str(error)
+            if problem:
+                wrong[problem] = None
+    return list(wrong)
+
+
+def _relevant(check: Any, cell: Cell) -> tuple[Any, ...]:
+    by_check: dict[Any, tuple[Any, ...]] = {
+        _needs: (cell.target, cell.process, cell.score, cell.sampler),
+        _event: (cell.target, cell.process),
+        _grid: (cell.process, cell.grid, cell.steps),
+    }
+    return by_check[check]
+
+
+def _needs(cell: Cell, parts: Parts) -> str:
+    entries = {k: parts.registry.get(k, getattr(cell, k).name) for k in PARTS if k != "grid"}
+    gives = frozenset[str]().union(*(e.gives for e in entries.values()))
+    for kind, entry in entries.items():
+        missing = entry.needs - gives
+        if missing:
+            return (
+                f"{kind} '{entry.name}': it needs {', '.join(sorted(missing))}, which none of "
+                f"{cell.target}, {cell.process}, {cell.score} gives; leave the combination out "
+                "with where="
+            )
+    return ""
+
+
+def _event(cell: Cell, parts: Parts) -> str:
+    parts.process(cell.process).event(parts.target(cell.target).event)
+    return ""
+
+
+def _grid(cell: Cell, parts: Parts) -> str:
+    parts.times(cell)
+    return ""
+
+
+def _metric_misfits(study: Study, cells: list[Cell], registry: Registry) -> Iterator[str]:
+    for metric in study.metric_uses(registry):
+        entry = registry.get("metric", metric.name)
+        for target in dict.fromkeys(cell.target for cell in cells):
+            missing = entry.needs - registry.get("target", target.name).gives
+            if missing:
+                yield (
+                    f"metric '{metric}': it needs {', '.join(sorted(missing))}, which target "
+                    f"'{target}' does not give; run that target in a study of its own"
+                )
+        least = entry.traits.get("minimum", 1)
+        for n in {cell.n for cell in cells if cell.n < least}:
+            yield f"metric '{metric}': it needs n of at least {least}, the study has n={n}"

@@ -1,0 +1,36 @@
+"""Ancestral sampling: one Gaussian conditioning a step, for any linear process.
+
+X_s | X_t, x0 is N( Phi(s,0) x0 + K (x_t - Phi(t,0) x0), C ) with K and C of Process.posterior.
+Put Tweedie's x0 = Phi(t,0)^-1 (x_t + Sigma(t) g) in its place and the terms in Sigma(t) cancel:
+
+    x_s = Phi(t,s)^-1 [ x_t + Sigma(t|s) g ] + chol(C) z
+"""
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+import labcore
+from labcore import Noise, Process, Score
+
+
+@labcore.sampler(
+    order=1,
+    strong=1,
+    evals=1,
+    stochastic=True,
+    cite="Ho et al. (2020) arXiv:2006.11239, eq. 7, in operator form",
+)
+def ancestral(
+    process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise
+) -> Iterator[Tensor]:
+    """DDPM's step with the posterior variance (beta-tilde), for operators."""
+    t, s = ts[:-1], ts[1:]
+    Phi, Q = process.transition(t, s)
+    _, C = process.posterior(s, t)
+    back = Phi.inv
+    keep, pull, kick = back.per_step(x), (back @ Q).per_step(x), C.chol.per_step(x)
+    for t, s, P, q, L in zip(ts[:-1], ts[1:], keep, pull, kick, strict=True):
+        x = q.accumulate(P @ x, score(x, t))
+        x = L.accumulate(x, noise(t, s))
+        yield x
