@@ -102,13 +102,15 @@ def _product(
     budgets = [("steps", b) for b in study.axis("steps")] + [("nfe", b) for b in study.axis("nfe")]
     plain = [study.axis(name) for name in ("n", "seed", *CHOICES)]
     for combination in product(*(uses[kind] for kind in PARTS), budgets, *plain):
-        *parts, (kind, budget), n, seed, start, end, against, dtype = combination
-        entry = registry.get("sampler", parts[-1].name)
+        target, process, score, grid, sampler = combination[:5]
+        (kind, budget), n, seed, start, end, against, dtype = combination[5:]
+        entry = registry.get("sampler", sampler.name)
         try:
             steps = budget if kind == "steps" else steps_within(entry, budget, end)
         except InvalidStudy as error:
             wrong.append(str(error))
             continue
+        parts = (target, process, score, grid, sampler)
         cell = Cell(*parts, steps, n, seed, start, end, against, dtype)
         if study.where is None or study.where(cell):
             cells.setdefault(cell.key, cell)

@@ -1,0 +1,270 @@
+"""Cells to outcomes in a straight line: process, score, grid, noise -> sampler -> metrics."""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labcore import seeds
+from labcore.errors import LabError, MetricError, SamplerError, ScoreError
+from labcore.metrics import Outcome
+from labcore.noise import brownian, initial
+from labcore.parts import Parts
+from labcore.processes import Process
+from labcore.scores import CountedScore, counted
+from labcore.study import Cell, Floor, Use
+from labcore.targets import Mixture, Target, data_law
+
+Values = dict[str, dict[str, float]]
+"""Metric label -> sub name ("" for a metric of one number) -> value."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one cell: values by metric, or the reason there are none.
+
+    ``unmeasured`` gives the reason of each metric that failed on good samples.
+    """
+
+    cell: Cell
+    status: str
+    values: Values = field(default_factory=dict)
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
+    nfe: float = math.nan
+    seconds: float = math.nan
+    reason: str = ""
+    traceback: str = ""
+
+
+def run_cells(cells: Sequence[Cell], metrics: Sequence[Use], parts: Parts) -> list[Result]:
+    """Run cells that differ in their seed alone as one batch; one Result each, never a raise.
+
+    Each seed has its own noise, so the rows are those of running the cells one by one. Where the
+    batch fails, the cells are run alone, so that only the guilty ones fail.
+    """
+    try:
+        sampled, nfe, seconds = sample(cells, parts)
+    except Exception as error:
+        if len(cells) > 1:
+            return [result for cell in cells for result in run_cells([cell], metrics, parts)]
+        return [failure(cells[0], error)]
+    done = zip(cells, sampled.split(cells[0].n), strict=True)
+    return [_judge(cell, x, metrics, parts, nfe, seconds / len(cells)) for cell, x in done]
+
+
+def failure(cell: Cell, error: BaseException, status: str = "failed") -> Result:
+    """The Result of a cell that raised."""
+    reason = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+    text = "".join(traceback.format_exception(error))
+    return Result(cell, status, reason=" ".join(reason.split())[:500], traceback=text[-20_000:])
+
+
+def sample(cells: Sequence[Cell], parts: Parts) -> tuple[Tensor, float, float]:
+    """The samples of a batch of cells, (len(cells) n, *event) in data space, NFE and seconds.
+
+    Raises ScoreError or SamplerError where a contract is broken; NaN is told by a Result each.
+    """
+    cell = cells[0]
+    process, target = parts.process(cell.process), parts.target(cell.target)
+    score = parts.score(cell.score, cell.process, cell.target)
+    ts = parts.times(cell)
+    x = _start(cells, process, target)
+    metered = counted(score, len(x))
+    with torch.inference_mode():
+        begun = time.perf_counter()
+        x = drive(parts, cell, metered, x, ts, [c.seed for c in cells])
+        if cell.end == "denoise":
+            t = ts[-1]
+            x = process.tweedie(x, t, metered(x, t))
+        seconds = time.perf_counter() - begun
+        x = process.project(x)
+    return x.float() if cell.dtype == "float32" else x, metered.nfe, seconds
+
+
+def _start(cells: Sequence[Cell], process: Process, target: Target) -> Tensor:
+    """x_T for every cell, from the prior or from the exact p_T; independent of the grid."""
+    cell = cells[0]
+    event = process.event(target.event)
+    dtype = getattr(torch, cell.dtype)
+    z = initial([c.seed for c in cells], cell.n, event, dtype=dtype)
+    if cell.start == "prior":
+        return process.prior().chol @ z
+    x0 = [target.sample(cell.n, seeds.generator("start", c.seed)) for c in cells]
+    return process.perturb(torch.cat(x0).to(dtype), process.T, z)
+
+
+def drive(
+    parts: Parts, cell: Cell, score: CountedScore, x: Tensor, ts: Tensor, numbers: Sequence[int]
+) -> Tensor:
+    """Run the sampler over the grid and hold it to its contract; returns x at ts[-1].
+
+    ``numbers`` are the seeds whose rows x holds, ``cell.n`` of each.
+    """
+    entry = parts.registry.get("sampler", cell.sampler.name)
+    process = parts.process(cell.process)
+    noise = brownian(ts, x.shape[1:], numbers, cell.n, dtype=x.dtype)
+    given, grid = x.clone(), ts.clone()
+    random_state = _global_rng()
+    steps = 0
+    out = x
+    for out in entry(process, score, x, ts, noise, **dict(cell.sampler.options)):
+        steps += 1
+        _check_yield(cell, out, given, steps)
+    if steps != cell.steps:
+        raise SamplerError(
+            f"sampler '{cell.sampler}': it yielded {steps} states for {cell.steps} steps; "
+            "yield x once for each of ts[1:]"
+        )
+    if not (torch.equal(x, given) and torch.equal(ts, grid)):
+        raise SamplerError(
+            f"sampler '{cell.sampler}': it changed its input x or ts in place; "
+            "work on a copy, such as x = x.clone()"
+        )
+    if _global_rng() != random_state:
+        raise SamplerError(
+            f"sampler '{cell.sampler}': it drew from the global random state; "
+            "take every draw from noise(t, s)"
+        )
+    return out
+
+
+def _check_yield(cell: Cell, x: Tensor, given: Tensor, step: int) -> None:
+    if not isinstance(x, Tensor) or x.shape != given.shape or x.dtype != given.dtype:
+        got = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+        raise SamplerError(
+            f"sampler '{cell.sampler}': at step {step} it yielded {got} for x of "
+            f"{tuple(given.shape)} {given.dtype}; keep shape and dtype"
+        )
+
+
+def _global_rng() -> tuple[bytes, bytes]:
+    numpy_state = np.random.get_state()  # noqa: NPY002  (watching it, not using it)
+    return torch.get_rng_state().numpy().tobytes(), repr(numpy_state[1:3]).encode()
+
+
+def _judge(
+    cell: Cell, x: Tensor, metrics: Sequence[Use], parts: Parts, nfe: float, seconds: float
+) -> Result:
+    """Measure one cell's samples; a metric that fails leaves the others standing."""
+    if not bool(torch.isfinite(x).all()):
+        return replace(failure(cell, _blame(cell, parts)), nfe=nfe, seconds=seconds)
+    try:
+        outcome = _outcome(cell, x, parts)
+        values, unmeasured = measure(outcome, metrics, parts)
+    except Exception as error:
+        return replace(failure(cell, error), nfe=nfe, seconds=seconds)
+    return Result(cell, "ok", values, unmeasured, nfe, seconds)
+
+
+def _blame(cell: Cell, parts: Parts) -> LabError:
+    """Run a cell that ended in NaN or Inf again, to say where it first went wrong."""
+    process, target = parts.process(cell.process), parts.target(cell.target)
+    score = parts.score(cell.score, cell.process, cell.target)
+
+    def watched(x: Tensor, t: Tensor) -> Tensor:
+        if not bool(torch.isfinite(x).all()):
+            raise SamplerError(
+                f"sampler '{cell.sampler}': x is not finite at t={float(t.reshape(-1)[0]):.4g}; "
+                "the step is too large for this process, take more steps or another grid"
+            )
+        s = score(x, t)
+        if not bool(torch.isfinite(s).all()):
+            raise ScoreError(
+                f"score '{cell.score}': NaN or Inf at t={float(t.reshape(-1)[0]):.4g} for finite "
+                "x; end the grid at a larger t_eps or mend the score"
+            )
+        return s
+
+    try:
+        x, ts = _start([cell], process, target), parts.times(cell)
+        with torch.inference_mode():
+            drive(parts, cell, counted(watched, len(x)), x, ts, [cell.seed])
+    except LabError as error:
+        return error
+    return SamplerError(
+        f"sampler '{cell.sampler}': its last step gave NaN or Inf; take more steps"
+    )
+
+
+def _outcome(cell: Cell, samples: Tensor, parts: Parts) -> Outcome:
+    t_eps = float(parts.times(cell)[-1]) if cell.against == "t_eps" else None
+    process = cell.process if cell.against == "t_eps" else None
+    draw = exact(cell.target, process, t_eps, parts)
+    reference = draw(cell.n, seeds.generator("reference", cell.seed))
+    target = parts.target(cell.target)
+    law = exact_law(target, parts.process(process) if process else None, t_eps)
+    return Outcome(samples, reference, target, law, cell.seed)
+
+
+def exact(
+    target: Use, process: Use | None, t_eps: float | None, parts: Parts
+) -> Callable[[int, torch.Generator], Tensor]:
+    """The sampler of exact draws: from the data law p_0, or from p_{t_eps} in data space."""
+    law = parts.target(target)
+    if process is None or t_eps is None:
+        return law.sample
+    made = parts.process(process)
+
+    def draw(n: int, generator: torch.Generator) -> Tensor:
+        x0 = law.sample(n, generator)
+        z = torch.randn(n, *made.event(law.event), generator=generator)
+        return made.project(made.perturb(x0, t_eps, z))
+
+    return draw
+
+
+def exact_law(target: Target, process: Process | None, t_eps: float | None) -> Mixture | None:
+    """The closed form of what ``exact`` draws from, where there is one."""
+    if target.mixture is None or process is None or t_eps is None:
+        return target.mixture
+    return data_law(process, target.mixture, t_eps, target.event)
+
+
+def measure(outcome: Outcome, metrics: Iterable[Use], parts: Parts) -> tuple[Values, dict[str, str]]:
+    """Every metric's values, and the reason of each that failed, by metric."""
+    values: Values = {}
+    unmeasured: dict[str, str] = {}
+    for metric in metrics:
+        try:
+            got = parts.registry.get("metric", metric.name)(outcome, **dict(metric.options))
+            values[str(metric)] = _numbers(metric, got)
+        except Exception as error:
+            name = "" if isinstance(error, LabError) else f"{type(error).__name__}: "
+            unmeasured[str(metric)] = " ".join(f"{name}{error}".split())[:500]
+    return values, unmeasured
+
+
+def _numbers(metric: Use, got: Any) -> dict[str, float]:
+    named: dict[str, Any] = got if isinstance(got, dict) else {"": got}
+    for name, value in named.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            raise MetricError(
+                f"metric '{metric}': it returned {type(value).__name__} "
+                f"{'for ' + repr(name) if name else ''}; return a float or a dict of floats"
+            )
+        if not math.isfinite(value):
+            raise MetricError(f"metric '{metric}': it returned {value} {name}; it must be finite")
+    return {str(name): float(value) for name, value in named.items()}
+
+
+def run_floor(floor: Floor, metrics: Sequence[Use], parts: Parts) -> list[Values]:
+    """The metrics between two independent exact sets, once a repeat."""
+    draw = exact(floor.target, floor.process, floor.t_eps, parts)
+    target = parts.target(floor.target)
+    process = parts.process(floor.process) if floor.process else None
+    law = exact_law(target, process, floor.t_eps)
+    repeats = []
+    for r in range(floor.repeats):
+        samples = draw(floor.n, seeds.generator("floor samples", r))
+        reference = draw(floor.n, seeds.generator("floor reference", r))
+        outcome = Outcome(samples, reference, target, law, seeds.derive("floor", r))
+        repeats.append(measure(outcome, metrics, parts)[0])
+    return repeats
