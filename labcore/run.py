@@ -146,8 +146,10 @@ def _check_yield(cell: Cell, x: Tensor, given: Tensor, step: int) -> None:
 
 
 def _global_rng() -> tuple[bytes, bytes]:
-    numpy_state = np.random.get_state()  # noqa: NPY002  (watching it, not using it)
-    return torch.get_rng_state().numpy().tobytes(), repr(numpy_state[1:3]).encode()
+    state: Any = np.random.get_state()  # noqa: NPY002  (watching it, not using it)
+    return torch.get_rng_state().numpy().tobytes(), state[1].tobytes() + bytes(
+        str(state[2]), "ascii"
+    )
 
 
 def _judge(
@@ -228,7 +230,9 @@ def exact_law(target: Target, process: Process | None, t_eps: float | None) -> M
     return data_law(process, target.mixture, t_eps, target.event)
 
 
-def measure(outcome: Outcome, metrics: Iterable[Use], parts: Parts) -> tuple[Values, dict[str, str]]:
+def measure(
+    outcome: Outcome, metrics: Iterable[Use], parts: Parts
+) -> tuple[Values, dict[str, str]]:
     """Every metric's values, and the reason of each that failed, by metric."""
     values: Values = {}
     unmeasured: dict[str, str] = {}

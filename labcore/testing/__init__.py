@@ -1,0 +1,22 @@
+"""Contracts and the exact audit, for plugin authors as much as for the lab's own tests."""
+
+from labcore.testing.audit import Audit, Order, audit, default_data, strong_order, weak_order
+from labcore.testing.gaussians import bures, gaussian, gaussian_score, kl
+from labcore.testing.models import quadratic, vp
+from labcore.testing.sampler import check_sampler
+
+__all__ = [
+    "Audit",
+    "Order",
+    "audit",
+    "bures",
+    "check_sampler",
+    "default_data",
+    "gaussian",
+    "gaussian_score",
+    "kl",
+    "quadratic",
+    "strong_order",
+    "vp",
+    "weak_order",
+]
