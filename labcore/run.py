@@ -255,7 +255,7 @@ def _numbers(metric: Use, got: Any) -> dict[str, float]:
                 f"{'for ' + repr(name) if name else ''}; return a float or a dict of floats"
             )
         if not math.isfinite(value):
-            raise MetricError(f"metric '{metric}': it returned {value} {name}; it must be finite")
+            raise MetricError(f"metric '{metric}': {name} is {value}; it must be finite")
     return {str(name): float(value) for name, value in named.items()}
 
 

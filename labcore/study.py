@@ -80,9 +80,9 @@ def digest(data: Any) -> str:
 class Cell:
     """One run, as plain data; ``key`` is the hash of its JSON.
 
-    start: x_T from the process's "prior" or from the "exact" p_T. end: "stop" at t_eps or "denoise"
-    there by one more score call (Tweedie), counted. against: compare with p_0 ("data") or with
-    p_{t_eps} ("t_eps"). Each switches one cause of error off.
+    start: x_T from the process's "prior" or from the "exact" p_T. end: "stop" at t_eps or
+    "denoise" there by one more score call (Tweedie), counted. against: compare with p_0 ("data")
+    or with p_{t_eps} ("t_eps"). Each switches one cause of error off.
     """
 
     target: Use

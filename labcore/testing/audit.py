@@ -1,6 +1,6 @@
 """The exact audit: the output law of a fixed-step sampler, with no Monte-Carlo noise.
 
-For Gaussian data the exact score is affine in x, so the output of a fixed-step sampler is an affine
+For Gaussian data the exact score is affine in x, so a fixed-step sampler's output is an affine
 function of (x_T, z_1 .. z_M). A noise source that hands batch row j the j-th basis vector reads
 that map off in one batched run of 1 + D + M D rows; its push-forward of the start law and N(0, I)
 is the output law, whose distance to the truth is then a number, not an estimate.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -179,9 +180,7 @@ def strong_order(
             return final(sampler(process, score, x, ts, noise, **(options or {})), x)
 
     ends = [go(N) for N in (*steps, 2 * steps[-1])]
-    errors = [
-        float((a - b).square().mean().sqrt()) for a, b in zip(ends[:-1], ends[1:], strict=True)
-    ]
+    errors = [float((a - b).square().mean().sqrt()) for a, b in pairwise(ends)]
     return Order(_slope(steps, errors), tuple(steps), tuple(errors))
 
 
