@@ -22,7 +22,7 @@ _HOMES = {
     "scores": "Score counted eps_from_score reverse_drift score_from_energy score_from_eps"
     " score_from_v score_from_x0 v_from_score velocity x0_from_score",
     "study": "Cell Study Use use",
-    "targets": "Mixture Target",
+    "targets": "Mixture Target data_law from_mixture state_law",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 __all__ = sorted(_HOME_OF)
@@ -89,4 +89,4 @@ if TYPE_CHECKING:
         x0_from_score,
     )
     from labcore.study import Cell, Study, Use, use
-    from labcore.targets import Mixture, Target
+    from labcore.targets import Mixture, Target, data_law, from_mixture, state_law

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from labcore.errors import InvalidOption
 from labcore.linop import Event
 from labcore.processes import Process, as_time
 
@@ -22,9 +23,25 @@ class Mixture:
     means: Tensor
     covs: Tensor
 
+    def __post_init__(self) -> None:
+        K, d = self.means.shape if self.means.ndim == 2 else (0, 0)
+        if d == 0 or self.weights.shape != (K,) or self.covs.shape != (K, d, d):
+            raise InvalidOption(
+                f"mixture: weights {tuple(self.weights.shape)}, means {tuple(self.means.shape)} "
+                f"and covs {tuple(self.covs.shape)} do not fit; give (K,), (K, d) and (K, d, d)"
+            )
+
     @cached_property
     def _chol(self) -> Tensor:
-        return torch.linalg.cholesky(self.covs)
+        L, info = torch.linalg.cholesky_ex(self.covs)
+        if bool(info.any()):
+            k = int(info.nonzero()[0])
+            lowest = float(torch.linalg.eigvalsh(self.covs[k])[0])
+            raise InvalidOption(
+                f"mixture: covariance {k} has lowest eigenvalue {lowest:.3g}; "
+                "it must be positive definite: add a small multiple of the identity"
+            )
+        return L
 
     def log_joint(self, x: Tensor) -> Tensor:
         """log w_k N(x; m_k, S_k) for every sample and component, (B, K); x is (B, d)."""
@@ -36,8 +53,9 @@ class Mixture:
         return (constant[:, None] - white.square().sum(1) / 2).T
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log density of x (B, d), (B,), float64."""
-        return self.log_joint(x).logsumexp(1)
+        """log density of x (B, d), (B,), float64, in blocks of rows of at most 64 MB."""
+        rows = max(1, 2**22 // self.means.numel())
+        return torch.cat([self.log_joint(part).logsumexp(1) for part in x.split(rows)])
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n exact samples, (n, d), float64."""
@@ -80,11 +98,38 @@ class Target:
     image: tuple[int, ...] | None = None
 
 
+def _check(mixture: Mixture) -> None:
+    """Refuse what is not a probability law: wrong weights, covariances, or numbers."""
+    w, S = mixture.weights, mixture.covs
+    if not all(bool(p.isfinite().all()) for p in (w, mixture.means, S)):
+        raise InvalidOption("mixture: NaN or Inf among its numbers; remove them")
+    if bool((w < 0).any()) or abs(float(w.sum()) - 1) > 1e-6:
+        raise InvalidOption(
+            f"mixture: weights {[round(v, 6) for v in w.tolist()[:8]]} are no probabilities; "
+            "they must be non-negative and sum to 1"
+        )
+    skew = float((S - S.mT).abs().max() / S.abs().max().clamp_min(1e-300))
+    if skew > 1e-8:
+        raise InvalidOption(
+            f"mixture: a covariance is not symmetric (relative difference {skew:.2g}); "
+            "use (S + S^T) / 2"
+        )
+    _ = mixture._chol
+
+
 def from_mixture(
     mixture: Mixture, event: Event | None = None, image: tuple[int, ...] | None = None
 ) -> Target:
-    """The target whose law is ``mixture``, on events of shape ``event`` (default (d,))."""
-    event = event or (mixture.means.shape[1],)
+    """The target whose law is ``mixture``, on events of shape ``event`` (default (d,)).
+
+    Raises InvalidOption when the weights are no probabilities, a covariance is not symmetric
+    positive definite, or the event does not have d numbers.
+    """
+    _check(mixture)
+    d = mixture.means.shape[1]
+    event = event or (d,)
+    if math.prod(event) != d:
+        raise InvalidOption(f"mixture: event {event} does not hold d={d} numbers; reshape it")
 
     def sample(n: int, generator: torch.Generator) -> Tensor:
         return mixture.sample(n, generator).reshape(n, *event).float()
