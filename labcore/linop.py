@@ -56,7 +56,7 @@ class LinOp(ABC):
     @property
     @abstractmethod
     def inv(self) -> LinOp:
-        """Inverse; a singular operator gives infinities."""
+        """Inverse; a singular operator gives infinities or NaN."""
 
     @property
     @abstractmethod
@@ -125,7 +125,11 @@ class LinOp(ABC):
 
     def __add__(self, other: LinOp) -> LinOp:
         left, right = promote(self, other)
-        return left.map(lambda p: p + right.param)
+        return left.plus(right)
+
+    def plus(self, other: Any) -> LinOp:
+        """self + other, for an operator of the same structure."""
+        return self.map(lambda p: p + other.param)
 
     def __sub__(self, other: LinOp) -> LinOp:
         return self + (-1.0) * other
@@ -268,8 +272,8 @@ class Mat(LinOp):
         A, B = _align(self.param, other.param)
         return Mat(A @ B)
 
-    def __add__(self, other: LinOp) -> LinOp:
-        A, B = _align(self.param, other.lift(self).param)
+    def plus(self, other: Mat) -> Mat:
+        A, B = _align(self.param, other.param)
         return Mat(A + B)
 
     @property
@@ -280,7 +284,7 @@ class Mat(LinOp):
     def inv(self) -> Mat:
         if self.param.shape[-1] == 2:
             return Mat(_inv2(self.param))
-        return Mat(torch.linalg.inv(self.param))
+        return Mat(torch.linalg.inv_ex(self.param)[0])
 
     @property
     def chol(self) -> Mat:
@@ -295,7 +299,8 @@ class Mat(LinOp):
         """Sum one number a matrix over the coordinates that the matrix serves."""
         rest = event[1:]
         given = per_matrix.shape[1:] or (1,) * len(rest)
-        return per_matrix.reshape(-1, *given).expand(-1, *rest).flatten(1).sum(1)
+        b = per_matrix.shape[0]
+        return per_matrix.reshape(b, *given).expand(-1, *rest).reshape(b, -1).sum(1)
 
     def logdet(self, event: Event) -> Tensor:
         return self._spread(torch.linalg.slogdet(self.param)[1], event)
@@ -362,7 +367,7 @@ def _chol2(M: Tensor) -> Tensor:
     a, b, d = M[..., 0, 0], M[..., 1, 0], M[..., 1, 1]
     L11 = _sqrt(a)
     L21 = torch.where(L11 > 0, b / L11.clamp_min(torch.finfo(M.dtype).tiny), torch.zeros_like(b))
-    schur = d - L21 * L21
+    schur = torch.where(L11 > 0, d - L21 * L21, torch.where(b == 0, d, -b.abs()))
     slack = 8 * torch.finfo(M.dtype).eps * d.abs()
     L22 = _sqrt(torch.where(schur.abs() <= slack, schur.clamp_min(0), schur))
     return torch.stack([L11, torch.zeros_like(b), L21, L22], -1).reshape(M.shape)

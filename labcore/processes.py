@@ -150,6 +150,7 @@ def _frozen_flow(process: Process, s: Tensor, t: Tensor) -> LinOp:
     """Psi(s,t) for all pairs at once, integrated over theta in log time u = t (s/t)^theta."""
     from torchdiffeq import odeint
 
+    s, t = torch.broadcast_tensors(s, t)
     log_ratio = (s / t).log()
     shape = process.Sigma(t).param
     eye = torch.eye(shape.shape[-1], dtype=torch.float64, device=t.device).expand_as(shape)
@@ -161,5 +162,14 @@ def _frozen_flow(process: Process, s: Tensor, t: Tensor) -> LinOp:
         return rate * (field.lift(process.Sigma(u)).param @ Psi)
 
     theta = torch.tensor([0.0, 1.0], dtype=torch.float64, device=t.device)
-    path = odeint(flow, eye.clone(), theta, method="dopri8", rtol=1e-11, atol=1e-12)
+    # A step must end at theta = 1: beyond it u may leave (0, T], and to interpolate costs digits.
+    path = odeint(
+        flow,
+        eye.clone(),
+        theta,
+        method="dopri8",
+        rtol=1e-11,
+        atol=1e-12,
+        options={"step_t": theta[1:]},
+    )
     return process.Sigma(t).map(lambda _: path[-1])
