@@ -1,0 +1,295 @@
+"""Where every random number of a run comes from.
+
+A run has one Brownian motion B per seed and named stream, which moves in the direction in which
+samplers integrate: u = -t, from -T up to -t_eps. Over the step from t down to s, with h = t - s,
+
+    noise(t, s)         z = (B_{-s} - B_{-t}) / sqrt(h)
+    noise.levy(t, s)    z, and the normalised space-time area k with
+                        int_{-t}^{-s} (B_r - B_{-t}) dr = h^{3/2} (z/2 + k/sqrt(12))
+
+z and k are independent N(0, I) of shape (B, *event). B = len(seeds) n, the n rows of the first
+seed first; the rows of a seed are bit-equal to those of a run with that seed alone. Times are
+floats or host tensors, wherever the state lives. What is handed out may be kept, not written to.
+
+B over the whole grid is drawn first and intervals are then split, depth first, by their actual
+lengths (labcore.bridge): a step costs one draw and three in-place operations, and O(log N) states
+are alive. The grid of every second point sees the same path, to 1e-6 in float32 and 1e-13 in
+float64; the draws themselves are float32 in both, so precisions can be compared on one path. Grids
+whose numbers of steps differ by another factor than 2^p share the draws near the root: they are
+strongly correlated, not identical. A path with areas is another path than one without (the two
+agree over the whole grid only).
+"""
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial, reduce
+from itertools import pairwise
+from math import ceil, isfinite, log2, prod
+
+import torch
+from torch import Generator, Tensor
+
+from labcore.bridge import Normals, join, path, split
+from labcore.errors import InvalidGrid, LabError, SamplerError
+from labcore.seeds import generator
+
+Time = Tensor | float
+
+
+class Noise(ABC):
+    """The noise argument of a sampler; the module says what is handed out."""
+
+    def __call__(self, t: Time, s: Time, stream: str = "") -> Tensor:
+        """Normalised increment of B over the step from t down to s, (B, *event)."""
+        return self.draw(float(t), float(s), stream, 1)[0]
+
+    def levy(self, t: Time, s: Time, stream: str = "") -> tuple[Tensor, Tensor]:
+        """Normalised increment and space-time area of B over the step from t down to s."""
+        z, k = self.draw(float(t), float(s), stream, 2)
+        return z, k
+
+    def tree(self, resolution: float) -> "Noise":
+        """Another path of the same seeds, for any steps of at least ``resolution`` (see Tree)."""
+        raise SamplerError("noise: it serves a fixed grid only; use a sampler with fixed steps")
+
+    @abstractmethod
+    def draw(self, t: float, s: float, stream: str, parts: int) -> Normals:
+        """The increment alone (parts=1) or with the area (parts=2)."""
+
+
+def brownian(
+    ts: Tensor,
+    event: Sequence[int],
+    seeds: Sequence[int],
+    n: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Noise:
+    """Noise on the grid ts (N+1,), strictly decreasing: n rows of the event for each seed.
+
+    Steps (ts[i], ts[i+1]) are asked in order; some may be left out, and the last one may be asked
+    again. Raises InvalidGrid or LabError at once, SamplerError for a step that breaks this.
+    """
+    times = [float(t) for t in ts]
+    if len(times) < 2 or not all(map(isfinite, times)):
+        raise InvalidGrid(f"grid: noise needs two or more finite times, it has {times[:5]}")
+    if any(s >= t for t, s in pairwise(times)):
+        raise InvalidGrid("grid: times are not strictly decreasing; order them from T to t_eps")
+    return Grid(times, Source(seeds, n, event, dtype, device))
+
+
+def initial(
+    seeds: Sequence[int],
+    n: int,
+    event: Sequence[int],
+    *,
+    name: str = "x_T",
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """N(0, I) of shape (len(seeds) n, *event) for a run's start, whatever its grid."""
+    source = Source(seeds, n, event, dtype, device)
+    return source.normal(source.generators("initial", name)).to(dtype)
+
+
+class Source:
+    """Normals for a batch of seeds: drawn in float32, one generator a seed and label."""
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        n: int,
+        event: Sequence[int],
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ) -> None:
+        if n < 1 or not seeds:
+            raise LabError(f"noise: {n} samples for {len(seeds)} seeds; ask for 1 or more of each")
+        self.seeds, self._shape = tuple(seeds), (n, *event)
+        self.dtype, self.device = dtype, torch.device(device)
+        self._working = torch.promote_types(dtype, torch.float32)
+        self._empty = partial(torch.empty, dtype=torch.float32, device=self.device)
+
+    def generators(self, *label: object) -> list[Generator]:
+        return [generator(seed, *label, device=self.device) for seed in self.seeds]
+
+    def normal(self, generators: Sequence[Generator]) -> Tensor:
+        if len(generators) == 1:
+            z = self._empty(*self._shape).normal_(generator=generators[0])
+            return z.to(self._working)
+        z = self._empty(len(generators), *self._shape)
+        for rows, g in zip(z.unbind(0), generators, strict=True):
+            rows.normal_(generator=g)
+        return z.flatten(0, 1).to(self._working)
+
+    def out(self, node: Normals) -> Normals:
+        return node if self.dtype is self._working else tuple(x.to(self.dtype) for x in node)
+
+
+PARTS = ("increment", "area")
+
+
+class Grid(Noise):
+    """One path a stream, on the steps of a grid."""
+
+    def __init__(self, times: Sequence[float], source: Source) -> None:
+        self._times, self._source = times, source
+        self._index = {t: i for i, t in enumerate(times)}
+        self._streams: dict[str, Reading] = {}
+
+    def draw(self, t: float, s: float, stream: str, parts: int) -> Normals:
+        i = self._index.get(t, -2)
+        if self._index.get(s) != i + 1:
+            raise SamplerError(
+                f"noise: {t} to {s} is no step of the grid; ask with ts[i], ts[i+1]"
+            )
+        if stream not in self._streams:
+            self._streams[stream] = Reading(self._times, self._source, stream, parts)
+        reading = self._streams[stream]
+        if reading.parts != parts:
+            raise SamplerError(
+                f"noise: stream {stream!r} was asked with areas and without, which are two paths; "
+                "ask levy() every time, or another stream"
+            )
+        if i < reading.at:
+            raise SamplerError(
+                f"noise: {t} to {s} lies before the last step asked; keep the draw to use it twice"
+            )
+        return reading.up_to(i)
+
+    def tree(self, resolution: float) -> "Tree":
+        return Tree(self._times[0], self._times[-1], resolution, self._source)
+
+
+class Reading:
+    """A path and how far it has been read."""
+
+    def __init__(self, times: Sequence[float], source: Source, stream: str, parts: int) -> None:
+        known: dict[int, list[list[Generator]]] = {}
+
+        def fresh(depth: int) -> Normals:
+            if depth not in known:
+                known[depth] = [source.generators(stream, part, depth) for part in PARTS[:parts]]
+            return tuple(map(source.normal, known[depth]))
+
+        self.parts, self.at = parts, -1
+        self._now: Normals = ()
+        self._rest, self._out = path(times, fresh), source.out
+
+    def up_to(self, i: int) -> Normals:
+        while self.at < i:
+            self.at, self._now = self.at + 1, self._out(next(self._rest))
+        return self._now
+
+
+class Tree(Noise):
+    """A Brownian motion on [t_eps, T] for steps at any times, of at least ``resolution``.
+
+    The virtual tree of Gaines and Lyons (1997): [t_eps, T] is halved down to cells of the
+    resolution, and a cell is split at the very time asked for, so that increments have their exact
+    law. A node's draws depend on the seed and the node (in a cell, the time) only: not on what was
+    asked before. A step costs some log2((T - t_eps) / resolution) draws and keeps four states for
+    each of them alive: tens of times the cost on a grid.
+    """
+
+    def __init__(self, t: float, s: float, resolution: float, source: Source) -> None:
+        if not 0 < resolution <= t - s:
+            raise LabError(f"noise: resolution {resolution} must be within (0, {t - s}]")
+        self._lo, self._hi, self._resolution, self._source = -t, -s, resolution, source
+        self._levels = ceil(log2((t - s) / resolution))
+        self._known: OrderedDict[tuple[object, ...], tuple[Normals, Normals]] = OrderedDict()
+
+    def draw(self, t: float, s: float, stream: str, parts: int) -> Normals:
+        a, b = -t, -s
+        if not (self._lo <= a and b <= self._hi and b - a >= self._resolution):
+            raise SamplerError(
+                f"noise: the tree does not serve {t} to {s}; stay within "
+                f"[{-self._hi}, {-self._lo}], in steps of {self._resolution} or more"
+            )
+        root = self._fresh(stream, parts, "root")
+        pieces = self._cover(self._lo, self._hi, a, b, (stream, parts, ""), root)
+        return self._source.out(reduce(join, pieces)[1])
+
+    def _cover(
+        self, lo: float, hi: float, a: float, b: float, name: tuple[str, int, str], node: Normals
+    ) -> Iterator[tuple[float, Normals]]:
+        """The intervals (length, normals) of the tree that make up [a, b] within [lo, hi]."""
+        if a <= lo and hi <= b:
+            yield hi - lo, node
+            return
+        stream, parts, place = name
+        mid = (lo + hi) / 2 if len(place) < self._levels else (a if a > lo else b)
+        left, right = self._parts(node, (mid - lo) / (hi - lo), *name, mid)
+        if a < mid:
+            yield from self._cover(lo, mid, a, b, (stream, parts, place + "0"), left)
+        if b > mid:
+            yield from self._cover(mid, hi, a, b, (stream, parts, place + "1"), right)
+
+    def _parts(
+        self, node: Normals, ratio: float, stream: str, parts: int, place: str, mid: float
+    ) -> tuple[Normals, Normals]:
+        key = (stream, parts, place, mid)
+        if key not in self._known:
+            left, right = tuple(x.clone() for x in node), self._fresh(*key)
+            split(left, right, ratio)
+            self._known[key] = left, right
+        self._known.move_to_end(key)
+        while len(self._known) > 2 * self._levels:
+            self._known.popitem(last=False)
+        return self._known[key]
+
+    def _fresh(self, stream: str, parts: int, *label: object) -> Normals:
+        of = self._source
+        return tuple(of.normal(of.generators("tree", stream, p, *label)) for p in PARTS[:parts])
+
+
+class Recorded(Noise):
+    """Hands out give(m), (B, *event), as the m-th distinct draw: the source of the exact audit.
+
+    A draw is a (t, s, stream, part), numbered as it is first asked; levy() makes two of them.
+    ``draws`` maps each to its number.
+    """
+
+    def __init__(self, give: Callable[[int], Tensor]) -> None:
+        self._give = give
+        self.draws: dict[tuple[float, float, str, int], int] = {}
+
+    def draw(self, t: float, s: float, stream: str, parts: int) -> Normals:
+        keys = [(t, s, stream, part) for part in range(parts)]
+        return tuple(self._give(self.draws.setdefault(key, len(self.draws))) for key in keys)
+
+
+def counting(
+    event: Sequence[int], *, rows: int = 1, dtype: torch.dtype = torch.float64
+) -> Recorded:
+    """Zeros: after a run of one row, len(noise.draws) is the sampler's number M of draws."""
+    return Recorded(lambda m: torch.zeros(rows, *event, dtype=dtype))
+
+
+def basis(event: Sequence[int], draws: int, *, dtype: torch.dtype = torch.float64) -> Recorded:
+    """Basis vectors, for a batch of 1 + d + M d rows; d = prod(event), M = draws.
+
+    Rows 0 .. d get zeros from every draw (1 .. d carry the basis of x_T), and the d rows from
+    1 + d + m d on get the basis of draw m: output minus its row 0 is the sampler's linear part.
+    Raises SamplerError for a draw more than M.
+    """
+    d = prod(event)
+
+    def give(m: int) -> Tensor:
+        if m >= draws:
+            raise SamplerError(
+                f"noise: draw {m + 1} where {draws} were counted; a sampler whose draws depend on "
+                "the state cannot be audited exactly"
+            )
+        z = torch.zeros(1 + d + draws * d, d, dtype=dtype)
+        z[1 + d + m * d : 1 + d + (m + 1) * d] = torch.eye(d, dtype=dtype)
+        return z.reshape(-1, *event)
+
+    return Recorded(give)
+
+
+def replay(values: Tensor) -> Recorded:
+    """values[m] as draw m, from values (M, B, *event): for checks on linear combinations."""
+    return Recorded(lambda m: values[m])
