@@ -15,6 +15,7 @@ from torch import Tensor
 
 from labcore import seeds
 from labcore.errors import LabError, MetricError, SamplerError, ScoreError
+from labcore.guards import undisturbed
 from labcore.metrics import Outcome
 from labcore.noise import brownian, initial
 from labcore.parts import Parts
@@ -22,6 +23,7 @@ from labcore.processes import Process
 from labcore.scores import CountedScore, counted
 from labcore.study import Cell, Floor, Use
 from labcore.targets import Mixture, Target, data_law
+from labcore.text import one_line, reason_of
 
 Values = dict[str, dict[str, float]]
 """Metric label -> sub name ("" for a metric of one number) -> value."""
@@ -62,9 +64,13 @@ def run_cells(cells: Sequence[Cell], metrics: Sequence[Use], parts: Parts) -> li
 
 def failure(cell: Cell, error: BaseException, status: str = "failed") -> Result:
     """The Result of a cell that raised."""
-    reason = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
     text = "".join(traceback.format_exception(error))
-    return Result(cell, status, reason=" ".join(reason.split())[:500], traceback=text[-20_000:])
+    return Result(cell, status, reason=said(error), traceback=text[-20_000:])
+
+
+def said(error: BaseException) -> str:
+    """An error in one line; those of the lab speak for themselves."""
+    return one_line(str(error)) if isinstance(error, LabError) else reason_of(error)
 
 
 def sample(cells: Sequence[Cell], parts: Parts) -> tuple[Tensor, float, float]:
@@ -112,12 +118,12 @@ def drive(
     process = parts.process(cell.process)
     noise = brownian(ts, x.shape[1:], numbers, cell.n, dtype=x.dtype)
     given, grid = x.clone(), ts.clone()
-    random_state = _global_rng()
     steps = 0
     out = x
-    for out in entry(process, score, x, ts, noise, **dict(cell.sampler.options)):
-        steps += 1
-        _check_yield(cell, out, given, steps)
+    with undisturbed() as changed:
+        for out in entry(process, score, x, ts, noise, **dict(cell.sampler.options)):
+            steps += 1
+            _check_yield(cell, out, given, steps)
     if steps != cell.steps:
         raise SamplerError(
             f"sampler '{cell.sampler}': it yielded {steps} states for {cell.steps} steps; "
@@ -128,10 +134,10 @@ def drive(
             f"sampler '{cell.sampler}': it changed its input x or ts in place; "
             "work on a copy, such as x = x.clone()"
         )
-    if _global_rng() != random_state:
+    if changed:
         raise SamplerError(
-            f"sampler '{cell.sampler}': it drew from the global random state; "
-            "take every draw from noise(t, s)"
+            f"sampler '{cell.sampler}': it changed {', '.join(changed)}; leave process-wide state "
+            "alone and take every draw from noise(t, s)"
         )
     return out
 
@@ -143,13 +149,6 @@ def _check_yield(cell: Cell, x: Tensor, given: Tensor, step: int) -> None:
             f"sampler '{cell.sampler}': at step {step} it yielded {got} for x of "
             f"{tuple(given.shape)} {given.dtype}; keep shape and dtype"
         )
-
-
-def _global_rng() -> tuple[bytes, bytes]:
-    state: Any = np.random.get_state()  # noqa: NPY002  (watching it, not using it)
-    return torch.get_rng_state().numpy().tobytes(), state[1].tobytes() + bytes(
-        str(state[2]), "ascii"
-    )
 
 
 def _judge(
@@ -241,8 +240,7 @@ def measure(
             got = parts.registry.get("metric", metric.name)(outcome, **dict(metric.options))
             values[str(metric)] = _numbers(metric, got)
         except Exception as error:
-            name = "" if isinstance(error, LabError) else f"{type(error).__name__}: "
-            unmeasured[str(metric)] = " ".join(f"{name}{error}".split())[:500]
+            unmeasured[str(metric)] = said(error)
     return values, unmeasured
 
 
