@@ -1,0 +1,112 @@
+"""``labcore list KIND`` and ``labcore show NAME``: what is in the box."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+KINDS = (
+    "process",
+    "target",
+    "score",
+    "network",
+    "objective",
+    "grid",
+    "sampler",
+    "metric",
+    "reporter",
+)
+_PLURALS = {"processes": "process", "metrics": "metric", **{f"{k}s": k for k in KINDS}}
+
+
+class Kind(click.Choice[str]):
+    """A kind of entry, in the singular or the plural."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return super().convert(_PLURALS.get(value, value), param, ctx)
+
+
+def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from labcore.registry import load_registry
+
+    registry = load_registry()
+    names = [name for kind in KINDS for name, _ in registry.all(kind)]
+    return sorted({n for n in names if n.startswith(incomplete)})
+
+
+@click.command()
+@click.argument("kind", type=Kind(KINDS))
+def list_command(kind: str) -> None:
+    """List the entries of one KIND with what they declare."""
+    from labcore.cli import printable
+    from labcore.registry import load_registry
+
+    rows = [(name, *_facts(entry), entry.summary) for name, entry in load_registry().all(kind)]
+    if not rows:
+        click.echo(f"no {kind} is registered", err=True)
+        return
+    wide = max(len(row[0]) for row in rows)
+    for name, facts, summary in rows:
+        click.echo(printable(f"{name:<{wide}}  {facts}{'  ' if facts else ''}{summary}"))
+
+
+def _facts(entry: Any) -> tuple[str]:
+    """The declared facts of a sampler in fixed columns; nothing for other kinds."""
+    if entry.kind != "sampler":
+        return ("",)
+    order, evals = entry.traits.get("order"), entry.traits.get("evals")
+    kind = "SDE" if entry.traits.get("stochastic") else "ODE"
+    cost = f"{evals} NFE/step" if evals else "adaptive"
+    return (f"{kind}  order {order if order is not None else '-':<3}  {cost:<10}",)
+
+
+@click.command()
+@click.argument("name", shell_complete=_names)
+@click.option("--kind", type=Kind(KINDS), help="Which kind, where a name is of several.")
+def show_command(name: str, kind: str | None) -> None:
+    """Show an entry: its docstring, options, declared facts and source."""
+    from labcore.cli import printable
+    from labcore.registry import load_registry
+
+    registry = load_registry()
+    for kind_, entry in _find(registry, name, kind):
+        click.echo(printable(_page(registry.qualified(kind_, name), kind_, entry)))
+
+
+def _find(registry: Any, name: str, kind: str | None) -> list[tuple[str, Any]]:
+    """The entries of that name; the error of the likeliest kind where there are none."""
+    from difflib import get_close_matches
+
+    from labcore.errors import UnknownName
+
+    found, ambiguous = [], None
+    for k in (kind,) if kind else KINDS:
+        try:
+            found.append((k, registry.get(k, name)))
+        except UnknownName as error:
+            ambiguous = error if "several" in str(error) else ambiguous
+    if found:
+        return found
+    if ambiguous:
+        raise ambiguous
+    names = [n for k in KINDS for n, _ in registry.all(k)]
+    short = [n.split(":")[1] for n in names]
+    near = get_close_matches(name, [*names, *short], n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else "see labcore list KIND"
+    raise UnknownName(f"'{name}': nothing of that name is registered; {hint}")
+
+
+def _page(qualified: str, kind: str, entry: Any) -> str:
+    lines = [f"{qualified}  ({kind})", "", entry.doc or "no docstring", ""]
+    traits = {"evals": "NFE per step", "extra": "NFE besides", "order": "order in law"}
+    for key, value in entry.traits.items():
+        text = ", ".join(value) if isinstance(value, list | tuple | set | frozenset) else value
+        lines.append(f"{traits.get(key, key):<14} {text}")
+    if entry.parameters:
+        lines += ["", "options:"]
+    for p in entry.parameters.values():
+        default = "required" if p.default is p.empty else f"default {p.default!r}"
+        kind_ = getattr(p.annotation, "__name__", p.annotation)
+        lines.append(f"  {p.name}: {kind_}, {default}")
+    return "\n".join(lines).rstrip() + "\n"
