@@ -24,7 +24,7 @@ def row(**given: Any) -> dict[str, Any]:
     made = {**DEFAULTS, **given}
     named = ("target", "process", "score", "grid", "sampler", "steps", "nfe", "n", "seed")
     ends = ("start", "end", "against", "kind")
-    return {"key": "|".join(str(made[c]) for c in (*named, *ends)), **made}
+    return {"key": "|".join(str(made.get(c)) for c in (*named, *ends, "t_eps")), **made}
 
 
 def failed(**given: Any) -> dict[str, Any]:

@@ -87,11 +87,13 @@ def test_a_failed_cell_without_metric_fails_every_metric_of_its_study():
     rows = frame(
         seeds([1.0], metric="m:w2"),
         [row(seed=0, metric="m:moments.mean"), row(seed=0, metric="m:moments.cov")],
+        [row(seed=0, metric="m:moments_of.x")],
         [failed(seed=1, metric="m:moments"), failed(seed=2, metric=None)],
         [row(seed=0, metric="m:elsewhere", study="other")],
     )
     lost = summarise(rows).set_index("metric")["failures"].to_dict()
-    assert lost == {"m:w2": 1, "m:moments.mean": 2, "m:moments.cov": 2, "m:elsewhere": 0}
+    moments = {"m:moments.mean": 2, "m:moments.cov": 2, "m:moments_of.x": 1}
+    assert lost == {"m:w2": 1, **moments, "m:elsewhere": 0}
 
 
 def test_a_cell_of_two_studies_counts_once_and_a_rerun_replaces_its_failure():
@@ -238,3 +240,29 @@ def test_no_rows_give_no_settings():
     rows = frame(seeds([1.0])).iloc[:0]
     assert summarise(rows).empty
     assert floors(rows).empty
+
+
+def test_a_floor_of_two_studies_counts_once():
+    rows = floor([0.1, 0.2])
+    again = [{**r, "study": "again"} for r in rows]
+    assert floors(frame(rows, again))["count"].tolist() == [2]
+
+
+def test_floors_that_end_at_different_times_are_not_pooled():
+    rows = frame(
+        seeds([1.0], against="t_eps", t_eps=1e-3),
+        floor([0.1] * 3, against="t_eps", t_eps=1e-3),
+        floor([2.0] * 3, against="t_eps", t_eps=1e-1),
+    )
+    assert with_floors(summarise(rows), floors(rows))["floor_mean"].tolist() == pytest.approx(
+        [0.1]
+    )
+    unknown = with_floors(summarise(rows.assign(t_eps=np.nan).iloc[:1]), floors(rows))
+    assert unknown["resolved"].isna().all()
+    only = rows[rows["t_eps"] < 0.01].assign(t_eps=rows["t_eps"].where(rows["kind"] == "floor"))
+    assert with_floors(summarise(only), floors(only))["floor_mean"].tolist() == pytest.approx(
+        [0.1]
+    )
+    ends = (seeds([1.0], t_eps=t, grid=f"to {t}") for t in (1e-3, 1e-2))
+    data = frame(*ends, floor([0.3] * 3, t_eps=None))
+    assert with_floors(summarise(data), floors(data))["floor_mean"].tolist() == [0.3, 0.3]

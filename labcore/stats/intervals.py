@@ -67,13 +67,15 @@ def summary_of(seeds: pd.DataFrame, keys: list[str], level: float) -> pd.DataFra
 
 
 def floors(frame: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
-    """One row per (target, n, against, metric, process): mean, sd, lo, hi, count, failures.
+    """One row per (target, n, against, t_eps, metric, process): mean, sd, lo, hi, count, failures.
 
     `process` is "" unless the floor is that of one process (against its law at t_eps). lo, hi
     are where one more repeat falls with probability `level`: sample quantiles at ranks p (k+1),
     or, of k repeats too few to have such ranks, mean +- t_{k-1} sd sqrt(1 + 1/k).
     """
     rows = tidy(frame, "floor")
+    if "key" in rows:  # the floor of two studies
+        rows = rows.drop_duplicates(["key", "metric", "seed"])
     if "process" not in rows:
         rows["process"] = ""
     rows["process"] = rows["process"].fillna("")
@@ -114,16 +116,19 @@ def with_floors(
     The floor of the setting's own process goes before the one that all processes share; where
     the summary's columns leave several floors possible, none is taken.
     """
-    on = [c for c in FLOOR if c in summary and c in floor]
+    on = [c for c in FLOOR if c in floor and c in summary and summary[c].notna().any()]
     added = ["floor_mean", "floor_lo", "floor_hi"]
     table = floor.rename(columns={"mean": "floor_mean", "lo": "floor_lo", "hi": "floor_hi"})
     out = summary.assign(**dict.fromkeys(added, np.nan)).reset_index(drop=True)
+    asked = summary
+    if "t_eps" in on and "against" in on:  # p_0 is the same law wherever the grid ends
+        asked = summary.assign(t_eps=summary["t_eps"].where(summary["against"] == "t_eps"))
     for owned in (False, True):
         keys = [*on, "process"] if owned else on
         rows = table[(table["process"] != "") == owned].drop_duplicates(keys or None, keep=False)
         if rows.empty or not keys or any(c not in summary for c in keys):
             continue
-        found = summary[keys].merge(rows[[*keys, *added]], on=keys, how="left")
+        found = asked[keys].merge(rows[[*keys, *added]], on=keys, how="left")
         out[added] = found[added].where(found[added].notna(), out[added])
     band = {"lo": out["floor_lo"], "hi": out["floor_hi"]}
     known = out["mean"].notna() & out["floor_hi"].notna()

@@ -42,9 +42,9 @@ def slope(
 
     Used is the longest run of points that are clearly above the floor: the mean above `clear`
     times the band, and above it by two standard errors (where there are no floor rows, above
-    zero by two). A mean at or below zero, which an unbiased metric can have, is never one of them. What the
-    floor adds to a biased metric is not subtracted: it flattens the last points, and raising
-    `clear` leaves these out.
+    zero by two). A mean at or below zero, which an unbiased metric can have, is never one of
+    them. What the floor adds to a biased metric is not subtracted: it flattens the last points,
+    and raising `clear` leaves these out.
 
     The interval is the wider of two: that of the regression's residuals (curvature counts), and
     that of the slopes of single seeds, each linearised at the mean (common noise cancels).
@@ -101,7 +101,7 @@ def _left_out(points: pd.DataFrame, clear: float) -> np.ndarray:
     """Why each point is not part of the fit; "" where it is."""
     mean = points["mean"]
     lo = mean - 2 * (points["sd"] / np.sqrt(points["count"].clip(lower=1))).fillna(0.0)
-    floor = points["floor_hi"].clip(lower=0.0)
+    floor = points["floor_hi"]
     causes = [
         (mean.isna(), "failed"),
         (mean <= 0, "not positive"),

@@ -10,9 +10,11 @@ from labcore.errors import LabError
 
 SETTING = (
     *("target", "process", "score", "grid", "sampler", "steps", "n", "start", "end"),
-    *("against", "metric"),
+    *("against", "dtype", "t_eps", "metric"),
 )
-FLOOR = ("target", "n", "against", "metric")
+FLOOR = ("target", "n", "against", "t_eps", "metric")
+"""Columns that tell settings and floors apart, as far as the frame has them."""
+
 NUMBERS = ("steps", "nfe", "n", "value", "seconds")
 
 
