@@ -1,0 +1,61 @@
+"""torchdiffeq's Adams methods on the grid.
+
+Two steps of the 3/8 rule start the history, at four evaluations each. The coefficients are those
+of equal steps: where the step size varies smoothly both methods are of order 2, and on equal steps
+of order max_order - 1 (explicit) and max_order (implicit). torchdiffeq's own max_order is 12, whose
+region of stability is next to nothing.
+"""
+
+import warnings
+from collections.abc import Iterator
+from math import inf
+from typing import Annotated
+
+from annotated_types import Ge, Le
+from torch import Tensor
+from torchdiffeq._impl.odeint import SOLVERS
+
+import labcore
+from labcore import Process, SamplerError, Score
+from labcore.noise import Noise
+from labcore_torchdiffeq.fixed import HAIRER, steps
+from labcore_torchdiffeq.flow import Flow
+
+Order = Annotated[int, Ge(4), Le(12)]
+
+
+@labcore.sampler(order=2, stochastic=False, cite=f"{HAIRER}, III.1 (1.5)")
+def explicit_adams(
+    process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise, *, max_order: Order = 4
+) -> Iterator[Tensor]:
+    """Adams-Bashforth with max_order - 1 past values, torchdiffeq's.
+
+    N steps cost N + 3 min(N, 2) score evaluations.
+    """
+    flow = Flow(process, score, ts)
+    solver = SOLVERS["explicit_adams"](func=flow, y0=x, rtol=0.0, atol=0.0, max_order=max_order)
+    yield from steps(solver, flow, x, -ts)
+
+
+@labcore.sampler(order=2, stochastic=False, cite=f"{HAIRER}, III.1 (1.9), PECE mode")
+def implicit_adams(
+    process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise, *, max_order: Order = 4
+) -> Iterator[Tensor]:
+    """Adams-Moulton, corrected once from an Adams-Bashforth prediction, torchdiffeq's.
+
+    N steps cost 2 N + 2 min(N, 2) score evaluations. torchdiffeq repeats the correction until the
+    whole batch changes little; under an infinite tolerance it stops after the first one.
+    """
+    flow = Flow(process, score, ts)
+    solver = SOLVERS["implicit_adams"](func=flow, y0=x, rtol=0.0, atol=inf, max_order=max_order)
+    states = steps(solver, flow, x, -ts)
+    for s in ts[1:]:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Functional iteration did not converge")
+            try:
+                x = next(states)
+            except UserWarning as warning:
+                raise SamplerError(
+                    f"implicit_adams: x is no longer finite at t={float(s):.4g}; take more steps"
+                ) from warning
+        yield x
