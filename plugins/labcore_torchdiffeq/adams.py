@@ -2,8 +2,8 @@
 
 Two steps of the 3/8 rule start the history, at four evaluations each. The coefficients are those
 of equal steps: where the step size varies smoothly both methods are of order 2, and on equal steps
-of order max_order - 1 (explicit) and max_order (implicit). torchdiffeq's own max_order is 12, whose
-region of stability is next to nothing.
+of order max_order - 1 (explicit) and max_order (implicit). torchdiffeq's own default of 12 has a
+region of stability that is next to nothing.
 """
 
 import warnings
