@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
@@ -66,7 +67,7 @@ def _wrong_axes(study: Study) -> Iterator[str]:
             if not _whole(value, least) or (name in ("steps", "nfe") and value > MOST_STEPS):
                 most = f" and at most {MOST_STEPS:,}" if name in ("steps", "nfe") else ""
                 yield f"{name}={value!r}: it must be a whole number of at least {least}{most}"
-        repeated = sorted({str(v) for v in values if values.count(v) > 1})
+        repeated = [v for v, times in Counter(map(str, values)).items() if times > 1]
         if repeated:
             yield f"{name}: {', '.join(repeated)} stands there more than once; drop the repeats"
     for name, words in CHOICES.items():

@@ -1,0 +1,194 @@
+"""Cells run straight: seeds batched as if alone, errors attributed, guilty cells alone failing."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from toy_lab import ENTRIES, nan_below, registry_of, study
+
+import labcore
+from labcore import use
+from labcore.parts import Parts
+from labcore.run import Result, run_cells, run_floor, sample
+from labcore.study import Floor
+
+
+def parts_and_cells(**changes: Any) -> tuple[Parts, list[Any], list[Any]]:
+    made = study(**changes)
+    registry = registry_of(made)
+    return Parts(registry), made.cells(registry), made.metric_uses(registry)
+
+
+def only(sampler: Any, *more: Any, **changes: Any) -> list[Result]:
+    parts, cells, metrics = parts_and_cells(
+        sampler=sampler.name, entries=[*ENTRIES, sampler, *more], steps=4, **changes
+    )
+    return run_cells(cells, metrics, parts)
+
+
+def test_a_batch_of_seeds_is_the_runs_alone() -> None:
+    parts, cells, metrics = parts_and_cells(sampler="toy_em", steps=8)
+    together = run_cells(cells, metrics, parts)
+    alone = [run_cells([cell], metrics, parts)[0] for cell in cells]
+    for a, b in zip(together, alone, strict=True):
+        assert a.status == b.status == "ok"
+        for label, named in a.values.items():
+            assert named == pytest.approx(b.values[label], rel=1e-5)
+
+
+def test_samples_follow_the_target() -> None:
+    """Mean and covariance within 5 standard errors at 20,000 samples and 200 Heun steps."""
+    parts, cells, _ = parts_and_cells(sampler="toy_heun", steps=200, seed=0, n=20_000)
+    x, nfe, _ = sample(cells, parts)
+    law = parts.target(cells[0].target).mixture
+    assert law is not None
+    assert nfe == 400
+    error = (x.double().mean(0) - law.mean).abs()
+    assert bool((error < 5 * (law.cov.diagonal() / 20_000).sqrt()).all())
+    spread = law.cov.diagonal().outer(law.cov.diagonal()) + law.cov.square()
+    assert bool(((x.double().T.cov() - law.cov).abs() < 5 * (spread / 20_000).sqrt()).all())
+
+
+def test_exact_start_and_denoising_change_what_they_say() -> None:
+    """With beta small enough p_T is far from the prior: the exact start removes that error."""
+
+    def mean_error(**changes: Any) -> float:
+        parts, cells, metrics = parts_and_cells(
+            process=use("toy_vp", b1=1.0),
+            sampler="toy_heun",
+            steps=50,
+            seed=0,
+            n=20_000,
+            **changes,
+        )
+        return run_cells(cells, metrics, parts)[0].values["local:toy_mean"][""]
+
+    assert mean_error(start="prior") > 0.1 > 5 * mean_error(start="exact")
+
+
+def test_final_denoising_is_metered() -> None:
+    parts, cells, metrics = parts_and_cells(sampler="toy_em", steps=5, seed=0, end="denoise")
+    assert run_cells(cells, metrics, parts)[0].nfe == 6
+
+
+def test_float64_cells_run_in_float64() -> None:
+    parts, cells, _ = parts_and_cells(sampler="toy_em", steps=5, seed=0, dtype="float64")
+    assert sample(cells, parts)[0].dtype == torch.float64
+
+
+def test_nan_score_names_the_first_time_and_the_score() -> None:
+    parts, cells, metrics = parts_and_cells(
+        score=use("toy_nan"), sampler="toy_em", steps=8, entries=[*ENTRIES, nan_below(0.2)]
+    )
+    for result in run_cells(cells, metrics, parts):
+        assert result.status == "failed"
+        assert "score 'local:toy_nan': NaN or Inf at t=0.1" in result.reason
+
+
+def test_wrong_score_shape_is_a_clear_error() -> None:
+    @labcore.score
+    def column(process, target):  # type: ignore[no-untyped-def]
+        return lambda x, t: x[:, :1]
+
+    parts, cells, metrics = parts_and_cells(
+        score="column", sampler="toy_em", steps=4, entries=[*ENTRIES, column]
+    )
+    results = run_cells(cells, metrics, parts)
+    assert all("(192, 1)" in r.reason or "(64, 1)" in r.reason for r in results)
+    assert {r.status for r in results} == {"failed"}
+
+
+def test_sampler_that_yields_another_shape() -> None:
+    @labcore.sampler(order=1, evals=1)
+    def narrow(process, score, x, ts, noise):  # type: ignore[no-untyped-def]
+        for _ in ts[1:]:
+            yield x[:, :1]
+
+    assert "keep shape and dtype" in only(narrow)[0].reason
+
+
+def test_sampler_that_mutates_its_input() -> None:
+    @labcore.sampler(order=1, evals=1)
+    def greedy(process, score, x, ts, noise):  # type: ignore[no-untyped-def]
+        for _ in ts[1:]:
+            x.mul_(0.5)
+            yield x.clone()
+
+    assert "changed its input" in only(greedy)[0].reason
+
+
+def test_sampler_that_skips_grid_points() -> None:
+    @labcore.sampler(order=1, evals=1)
+    def lazy(process, score, x, ts, noise):  # type: ignore[no-untyped-def]
+        yield x
+
+    assert "1 states for 4 steps" in only(lazy)[0].reason
+
+
+def test_sampler_that_draws_from_the_global_generator() -> None:
+    @labcore.sampler(order=1, evals=1)
+    def loose(process, score, x, ts, noise):  # type: ignore[no-untyped-def]
+        for _ in ts[1:]:
+            yield x + torch.randn_like(x)
+
+    state = torch.get_rng_state()
+    assert "torch's global generator" in only(loose)[0].reason
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_blow_up_is_blamed_on_the_sampler() -> None:
+    @labcore.sampler(order=1, evals=1)
+    def wild(process, score, x, ts, noise):  # type: ignore[no-untyped-def]
+        for t in ts[:-1]:
+            x = 1e30 * x + score(x, t)
+            yield x
+
+    assert "x is not finite" in only(wild)[0].reason
+
+
+def test_one_guilty_seed_leaves_the_others_standing() -> None:
+    @labcore.sampler(order=1, evals=1)
+    def picky(process: Any, score: Any, x: Tensor, ts: Tensor, noise: Any) -> Iterator[Tensor]:
+        for t, s in zip(ts[:-1], ts[1:], strict=True):
+            if float(noise(t, s)[:64].mean()) > 0.1:
+                raise RuntimeError("unlucky")
+            yield x
+
+    results = only(picky, seed=range(8))
+    statuses = [r.status for r in results]
+    assert "ok" in statuses
+    assert "failed" in statuses
+    guilty = [r for r in results if r.status == "failed"]
+    assert all(r.reason == "RuntimeError: unlucky" and "picky" in r.traceback for r in guilty)
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [("high", "returned str"), (float("nan"), "must be finite"), (None, "NoneType")],
+)
+def test_a_bad_metric_fails_alone(returned: Any, said: str) -> None:
+    @labcore.metric
+    def bad(outcome):  # type: ignore[no-untyped-def]
+        return returned
+
+    parts, cells, metrics = parts_and_cells(
+        metrics=["toy_mean", "bad"], entries=[*ENTRIES, bad], seed=0, sampler="toy_em"
+    )
+    result = run_cells(cells[:1], metrics, parts)[0]
+    assert result.status == "ok"
+    assert "local:toy_mean" in result.values
+    assert said in result.unmeasured["local:bad"]
+
+
+def test_floor_is_the_metric_between_exact_sets() -> None:
+    """E|mean_a - mean_b|^2 = 2 tr(S)/n: the floor's mean square is within 5 sigma of it."""
+    parts, cells, metrics = parts_and_cells(n=100)
+    floor = Floor(cells[0].target, 100, 400)
+    got = torch.tensor([v["local:toy_mean"][""] for v in run_floor(floor, metrics, parts)])
+    law = parts.target(cells[0].target).mixture
+    assert law is not None
+    expected = 2 * law.cov.trace() / 100
+    sd = (8 * law.cov.square().sum()).sqrt() / 100 / 400**0.5
+    assert abs(got.square().mean() - expected) < 5 * sd
