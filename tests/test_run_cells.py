@@ -1,6 +1,7 @@
 """Cells run straight: seeds batched as if alone, errors attributed, guilty cells alone failing."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -151,7 +152,7 @@ def test_blow_up_is_blamed_on_the_sampler() -> None:
 def test_one_guilty_seed_leaves_the_others_standing() -> None:
     @labcore.sampler(order=1, evals=1)
     def picky(process: Any, score: Any, x: Tensor, ts: Tensor, noise: Any) -> Iterator[Tensor]:
-        for t, s in zip(ts[:-1], ts[1:], strict=True):
+        for t, s in pairwise(ts):
             if float(noise(t, s)[:64].mean()) > 0.1:
                 raise RuntimeError("unlucky")
             yield x

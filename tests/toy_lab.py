@@ -1,6 +1,7 @@
 """A tiny lab of a script's own entries, so that core tests depend on no plugin."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ def toy_em(
 ) -> Iterator[Tensor]:
     """Euler-Maruyama, written plainly."""
     drift = labcore.reverse_drift(process, score)
-    for t, s in zip(ts[:-1], ts[1:], strict=True):
+    for t, s in pairwise(ts):
         h = t - s
         x = x - float(h) * drift(t, x) + process.G(t) @ (float(h.sqrt()) * noise(t, s))
         yield x
@@ -56,7 +57,7 @@ def toy_heun(
 ) -> Iterator[Tensor]:
     """Heun on the probability-flow ODE, written plainly."""
     v = labcore.velocity(process, score)
-    for t, s in zip(ts[:-1], ts[1:], strict=True):
+    for t, s in pairwise(ts):
         h = float(s - t)
         now = v(t, x)
         x = x + h / 2 * (now + v(s, x + h * now))

@@ -16,8 +16,7 @@ from torch import Tensor
 from torchdiffeq._impl.odeint import SOLVERS
 
 import labcore
-from labcore import Process, SamplerError, Score
-from labcore.noise import Noise
+from labcore import Noise, Process, SamplerError, Score
 from labcore_torchdiffeq.fixed import HAIRER, steps
 from labcore_torchdiffeq.flow import Flow
 

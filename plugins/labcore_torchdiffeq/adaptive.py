@@ -12,8 +12,7 @@ from torch import Tensor
 from torchdiffeq._impl.odeint import SOLVERS
 
 import labcore
-from labcore import Entry, Process, SamplerError, Score
-from labcore.noise import Noise
+from labcore import Entry, Noise, Process, SamplerError, Score
 from labcore_torchdiffeq.flow import Flow
 
 Positive = Annotated[float, Gt(0)]

@@ -13,8 +13,7 @@ from torch import Tensor
 from torchdiffeq._impl.odeint import SOLVERS
 
 import labcore
-from labcore import Entry, Process, Score
-from labcore.noise import Noise
+from labcore import Entry, Noise, Process, Score
 from labcore_torchdiffeq.flow import Flow
 
 

@@ -14,8 +14,7 @@ from torch import Tensor
 from torchsde._core.adaptive_stepping import compute_error, update_step_size
 
 import labcore
-from labcore import Process, SamplerError, Score
-from labcore.noise import Noise
+from labcore import Noise, Process, SamplerError, Score
 from labcore_torchsde.fixed import METHODS, solver
 from labcore_torchsde.reverse import Reverse, anywhere
 

@@ -15,8 +15,7 @@ from torch import Tensor
 from torchsde._core import methods
 
 import labcore
-from labcore import Entry, Process, Score
-from labcore.noise import Noise
+from labcore import Entry, Noise, Process, Score
 from labcore_torchsde.reverse import Motion, Reverse, along
 
 Rate = Annotated[float, Ge(0)]

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torchsde import BaseBrownian
 
-from labcore import LinOp, Process, Score
-from labcore.noise import Noise
+from labcore import LinOp, Noise, Process, Score
 
 Coefficients = tuple[Tensor, LinOp, LinOp, LinOp]  # t, -A, (1 + lam^2)/2 G G^T, lam G
 
