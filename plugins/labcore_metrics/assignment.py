@@ -9,7 +9,7 @@ from torch import Tensor
 import labcore
 from labcore_metrics.checks import fail, pair
 
-MOST = 4096
+MOST = 2048
 """Most points matched without being asked: the time grows like n^3, the memory like n^2."""
 
 
@@ -29,7 +29,15 @@ def assignment_distance(x: Tensor, y: Tensor) -> float:
     return math.sqrt(float(cost[linear_sum_assignment(cost)].mean()))
 
 
-@labcore.metric(better="lower", minimum=1, cite="Crouse (2016)", sees="")
+@labcore.metric(
+    better="lower",
+    minimum=1,
+    cite="Crouse (2016)",
+    sees=(
+        "1000 samples: a shift of 0.23 or a spread of 12 % at d=2; 1.3 or 1.5 % at "
+        "d=64, on a floor of 8.9: the value itself says nothing there"
+    ),
+)
 def w2(outcome: labcore.Outcome, *, at_most: PositiveInt | None = None) -> float:
     """Exact Wasserstein-2 distance between the two samples.
 

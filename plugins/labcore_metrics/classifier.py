@@ -52,7 +52,15 @@ def _with_squares(x: Any) -> Any:
     return np.concatenate([x, x**2], axis=1)
 
 
-@labcore.metric(better="lower", minimum=20, cite="Lopez-Paz and Oquab (2017)", sees="")
+@labcore.metric(
+    better="lower",
+    minimum=20,
+    cite="Lopez-Paz and Oquab (2017)",
+    sees=(
+        "1000 samples, knn: a shift of 0.46 or a spread of 23 % at d=2; a shift of 0.64 "
+        "at d=64, where logistic sees a spread of 4 %"
+    ),
+)
 def c2st(
     outcome: labcore.Outcome,
     *,

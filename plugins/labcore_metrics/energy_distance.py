@@ -50,7 +50,15 @@ def _mean_cosine(d: int) -> float:
     return math.exp(math.lgamma(d / 2) - math.lgamma((d + 1) / 2)) / math.sqrt(math.pi)
 
 
-@labcore.metric(better="lower", minimum=2, cite="Szekely and Rizzo (2013)", sees="")
+@labcore.metric(
+    better="lower",
+    minimum=2,
+    cite="Szekely and Rizzo (2013)",
+    sees=(
+        "1000 samples: a shift of 0.23 or a spread of 16 % at d=2, 0.32 or 6 % at d=64; "
+        "falls like n^-1/2"
+    ),
+)
 def energy(
     outcome: labcore.Outcome, *, pairs_up_to: PositiveInt = 10_000, directions: PositiveInt = 200
 ) -> float:

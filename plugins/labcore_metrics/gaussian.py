@@ -50,7 +50,15 @@ def _truth(
     return sample_moments(y)
 
 
-@labcore.metric(better="lower", minimum=2, cite="Dowson and Landau (1982)", sees="")
+@labcore.metric(
+    better="lower",
+    minimum=2,
+    cite="Dowson and Landau (1982)",
+    sees=(
+        "1000 samples: a shift of 0.12 or a spread of 12 % at d=2, 0.32 or 4 % at d=64; "
+        "blind beyond mean and covariance"
+    ),
+)
 def frechet(outcome: labcore.Outcome, *, against: Against = "auto") -> float:
     """Squared Frechet distance between Gaussians with the moments of samples and truth (as FID).
 
@@ -61,7 +69,14 @@ def frechet(outcome: labcore.Outcome, *, against: Against = "auto") -> float:
     return frechet_distance(sample_moments(x), _truth(frechet, outcome, y, against))
 
 
-@labcore.metric(better="lower", minimum=2, sees="")
+@labcore.metric(
+    better="lower",
+    minimum=2,
+    sees=(
+        "1000 samples: a shift of 0.12 or a spread of 8 % at d=2, 0.23 or 2 % at d=64; "
+        "blind beyond mean and covariance"
+    ),
+)
 def moments(outcome: labcore.Outcome, *, against: Against = "auto") -> dict[str, float]:
     """Relative errors |m' - m| / tr(S)^1/2 and |S' - S| / |S| (Frobenius) of mean and covariance.
 

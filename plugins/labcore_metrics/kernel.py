@@ -30,7 +30,15 @@ def median_distance(y: Tensor) -> float:
     return float(np.median(torch.pdist(some).numpy()))
 
 
-@labcore.metric(better="lower", minimum=2, cite="Gretton et al. (2012)", sees="")
+@labcore.metric(
+    better="lower",
+    minimum=2,
+    cite="Gretton et al. (2012)",
+    sees=(
+        "1000 samples: a shift of 0.23 or a spread of 16 % at d=2, 0.32 or 6 % at d=64; "
+        "blind to what is finer than its bandwidth"
+    ),
+)
 def mmd(
     outcome: labcore.Outcome,
     *,

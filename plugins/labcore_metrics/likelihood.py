@@ -1,5 +1,6 @@
 """What an exact density says about samples: their log-likelihood and the weight of each mode."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -8,11 +9,7 @@ from torch import Tensor
 import labcore
 from labcore_metrics.checks import fail, pair
 
-_ROWS = 4096  # rows whose densities are computed at a time
-
-
-def _rowwise(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    return torch.cat([f(rows).double() for rows in x.split(_ROWS)])
+_BLOCK = 2**22  # entries (rows, K, d) whose densities are computed at a time: 32 MB
 
 
 def _law(metric: labcore.Entry, outcome: labcore.Outcome) -> labcore.Mixture:
@@ -29,7 +26,15 @@ def _log_prob(outcome: labcore.Outcome) -> Callable[[Tensor], Tensor]:
     return lambda x: density(x.reshape(-1, *event))
 
 
-@labcore.metric(better="lower", minimum=1, needs=("log_prob",), sees="")
+@labcore.metric(
+    better="lower",
+    minimum=1,
+    needs=("log_prob",),
+    sees=(
+        "1000 samples: a spread of 8 % at d=2, 1.5 % at d=64; a shift only from 0.64 "
+        "and 1.3; blind to lost modes"
+    ),
+)
 def nll(outcome: labcore.Outcome) -> dict[str, float]:
     """Mean negative log-likelihood ``nll`` of the samples under the exact law, and its ``gap``.
 
@@ -39,21 +44,28 @@ def nll(outcome: labcore.Outcome) -> dict[str, float]:
     """
     x, y = pair(nll, outcome)
     log_prob = _log_prob(outcome)
-    try:
-        value, entropy = (-_rowwise(log_prob, z).mean().item() for z in (x, y))
-    except torch.linalg.LinAlgError as error:
-        raise fail(nll, f"the law has no density ({error}); compare at t_eps > 0") from error
-    if not abs(value) + abs(entropy) < float("inf"):
+    value, entropy = (-log_prob(z).double().mean().item() for z in (x, y))
+    if not math.isfinite(value - entropy):
         raise fail(nll, "some points have density zero or NaN under the law; use energy")
     return {"nll": value, "gap": value - entropy}
 
 
 def mode_masses(law: labcore.Mixture, x: Tensor) -> Tensor:
     """Mean responsibility of each component, (K,): its expectation is the weights if x ~ law."""
-    return _rowwise(lambda rows: law.log_joint(rows).softmax(1), x).mean(0)
+    rows = max(1, _BLOCK // law.means.numel())
+    sums = [law.log_joint(part).softmax(1).sum(0) for part in x.split(rows)]
+    return torch.stack(sums).sum(0) / len(x)
 
 
-@labcore.metric(better="lower", minimum=1, needs=("mixture",), sees="")
+@labcore.metric(
+    better="lower",
+    minimum=1,
+    needs=("mixture",),
+    sees=(
+        "masses of modes off by more than 0.4 sqrt((K-1)/n), its floor for K equal modes; "
+        "blind within a mode"
+    ),
+)
 def mode_weights(outcome: labcore.Outcome) -> float:
     """Total variation distance between the samples' mode masses and the true weights.
 
@@ -61,10 +73,4 @@ def mode_weights(outcome: labcore.Outcome) -> float:
     """
     x, _ = pair(mode_weights, outcome)
     law = _law(mode_weights, outcome)
-    try:
-        masses = mode_masses(law, x)
-    except torch.linalg.LinAlgError as error:
-        raise fail(
-            mode_weights, f"the law has no density ({error}); compare at t_eps > 0"
-        ) from error
-    return float((masses - law.weights).abs().sum() / 2)
+    return float((mode_masses(law, x) - law.weights).abs().sum() / 2)

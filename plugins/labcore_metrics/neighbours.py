@@ -50,7 +50,13 @@ def precision_recall_density_coverage(x: Tensor, y: Tensor, k: int) -> dict[str,
 
 
 @labcore.metric(
-    better="higher", minimum=2, cite="Kynkaanniemi et al. (2019); Naeem et al. (2020)", sees=""
+    better="higher",
+    minimum=2,
+    cite="Kynkaanniemi et al. (2019); Naeem et al. (2020)",
+    sees=(
+        "1000 samples: a shift of 0.64 or a spread of 46 % at d=2 (coverage), 1.3 or 3 "
+        "% at d=64; lost or invented modes"
+    ),
 )
 def prdc(outcome: labcore.Outcome, *, k: PositiveInt = 5) -> dict[str, float]:
     """Precision, recall, density and coverage with ``k`` nearest neighbours.

@@ -52,7 +52,10 @@ def sliced_distance(x: Tensor, y: Tensor, theta: Tensor) -> float:
     better="lower",
     minimum=1,
     cite="Bonneel, Rabin, Peyre, Pfister (2015)",
-    sees="",
+    sees=(
+        "1000 samples: a shift of 0.23 or a spread of 12 % at d=2, 0.32 or 4 % at d=64; "
+        "falls like n^-1/2"
+    ),
 )
 def sliced_w2(outcome: labcore.Outcome, *, directions: PositiveInt = 100) -> float:
     """Sliced Wasserstein-2 distance, the root of the mean over ``directions`` of W_2^2.
