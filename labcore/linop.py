@@ -81,18 +81,22 @@ class LinOp(ABC):
 
     def dense(self, event: Event) -> Tensor:
         """The full matrices on the flattened event, (b, D, D): the oracle every test may use."""
-        D = prod(event)
+        D, b = prod(event), self.param.shape[:1].numel()
         basis = torch.eye(D, dtype=self.param.dtype, device=self.param.device)
-        ops = self.unbatch()
-        columns = [op.apply(basis.reshape(D, *event)).reshape(D, D).T for op in ops]
-        return torch.stack(columns)
+        rows = basis.reshape(D, *event)
+        if b == 1:
+            return self.apply(rows).reshape(1, D, D).mT
+        return torch.stack([self.apply(e.expand(b, *event)).reshape(b, D) for e in rows], -1)
 
     def accumulate(self, base: Tensor, x: Tensor) -> Tensor:
         """base += op x, in place and fused where the structure allows; returns ``base``."""
         return base.add_(self.apply(x))
 
     def per_step(self, x: Tensor) -> list[Any]:
-        """One operator a grid point, cast to ``x`` once: what a sampler's loop zips over."""
+        """One operator a grid point, cast to ``x`` once: what a sampler's loop zips over.
+
+        They have ``@`` and ``accumulate`` on states and nothing else.
+        """
         return self.to(x).unbatch()
 
     def unbatch(self) -> list[LinOp]:
@@ -145,6 +149,19 @@ class LinOp(ABC):
         return Scalar(factor) @ self
 
     __mul__ = __rmul__
+
+
+@dataclass(slots=True)
+class Factor:
+    """A Scalar or Diag of one grid point within a loop, where casts and checks would add up."""
+
+    a: Tensor
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        return self.a * x
+
+    def accumulate(self, base: Tensor, x: Tensor) -> Tensor:
+        return base.addcmul_(self.a, x)
 
 
 def promote(a: LinOp, b: LinOp) -> tuple[LinOp, LinOp]:
@@ -201,6 +218,9 @@ class Scalar(LinOp):
     def unbatch(self) -> list[LinOp]:
         return [Scalar(a) for a in self.param.reshape(-1).unbind()]
 
+    def per_step(self, x: Tensor) -> list[Any]:
+        return [Factor(a) for a in self.param.to(x).reshape(-1).unbind()]
+
     def __getitem__(self, i: int) -> Scalar:
         return Scalar(self.param[i])
 
@@ -217,6 +237,9 @@ class Diag(LinOp):
 
     def accumulate(self, base: Tensor, x: Tensor) -> Tensor:
         return base.addcmul_(self.param.to(x), x)
+
+    def per_step(self, x: Tensor) -> list[Any]:
+        return [Factor(d) for d in self.param.to(x).split(1)]
 
     def lift(self, like: LinOp) -> LinOp:
         return self if like.rank == 1 else Mat(torch.diag_embed(self.param.movedim(1, -1)))
@@ -263,6 +286,8 @@ class Mat(LinOp):
             return (M @ x.movedim(1, -1).unsqueeze(-1)).squeeze(-1).movedim(-1, 1)
         if M.shape[0] == 1 and x.ndim == 2:
             return x @ M[0].T
+        if M.shape[0] == 1:  # one product; a broadcast matmul would be one small product a sample
+            return torch.einsum("ij,bj...->bi...", M[0], x)
         return (M @ x.reshape(*x.shape[:2], -1)).reshape(x.shape)
 
     def lift(self, like: LinOp) -> LinOp:

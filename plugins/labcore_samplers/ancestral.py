@@ -12,6 +12,7 @@ from torch import Tensor
 
 import labcore
 from labcore import Noise, Process, Score
+from labcore_samplers.affine import affine_steps
 
 
 @labcore.sampler(
@@ -29,8 +30,4 @@ def ancestral(
     Phi, Q = process.transition(t, s)
     _, C = process.posterior(s, t)
     back = Phi.inv
-    keep, pull, kick = back.per_step(x), (back @ Q).per_step(x), C.chol.per_step(x)
-    for t, s, P, q, L in zip(ts[:-1], ts[1:], keep, pull, kick, strict=True):
-        x = q.accumulate(P @ x, score(x, t))
-        x = L.accumulate(x, noise(t, s))
-        yield x
+    return affine_steps(score, x, ts, noise, back, back @ Q, C.chol)

@@ -12,11 +12,11 @@ L^-1 Psi with L L^T = Sigma(s): the symmetric root makes the drift that of the r
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 import labcore
 from labcore import LinOp, Noise, Process, Scalar, Score
+from labcore_samplers.affine import affine_steps
 
 
 @labcore.sampler(
@@ -30,25 +30,16 @@ def ddim(
 ) -> Iterator[Tensor]:
     """DDIM: deterministic at eta=0, DDPM's ancestral step at eta=1 (scalar and diagonal)."""
     t, s = ts[:-1], ts[1:]
-    C = process.posterior(s, t)[1]
-    back = process.transition(t, s)[0].inv
-    M = noisy_part(process, s, t, C, eta)
-    keep = back.per_step(x)
-    pull = ((back - M) @ process.Sigma(t)).per_step(x)
-    kick = (eta * C.chol).per_step(x)
-    for t, s, P, Q, R in zip(ts[:-1], ts[1:], keep, pull, kick, strict=True):
-        x = Q.accumulate(P @ x, score(x, t))
-        if eta:
-            x = R.accumulate(x, noise(t, s))
-        yield x
+    back = process.Phi(t, s).inv
+    M, R = process.Psi(s, t), None
+    if eta:
+        C = process.posterior(s, t)[1]
+        M, R = leave_room(process.Sigma(s).chol, eta**2 * C) @ M, eta * C.chol
+    return affine_steps(score, x, ts, noise, back, (back - M) @ process.Sigma(t), R)
 
 
-def noisy_part(process: Process, s: Tensor, t: Tensor, C: LinOp, eta: float) -> LinOp:
-    """M(s,t), which carries the noisy part y from t to s and leaves room for eta^2 C."""
-    Psi = process.Psi(s, t)
-    if not eta:
-        return Psi
-    L = process.Sigma(s).chol
+def leave_room(L: LinOp, C: LinOp) -> LinOp:
+    """S = L sqrt(I - L^-1 C L^-T) L^-1, which takes L L^T to S L L^T S^T = L L^T - C."""
     white = L.inv @ C @ L.inv.T
-    shrink = (Scalar(torch.ones_like(t)) - eta**2 * (0.5 * (white + white.T))).sqrt
-    return L @ shrink @ L.inv @ Psi
+    one = Scalar(white.param.new_ones(len(white.param)))
+    return L @ (one - 0.5 * (white + white.T)).sqrt @ L.inv

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import labcore
 from labcore import Noise, Process, Scalar, Score
+from labcore_samplers.affine import affine_steps
 
 
 @labcore.sampler(
@@ -29,14 +30,10 @@ def euler_maruyama(
     """
     t = ts[:-1]
     h = ts[1:] - t
-    keep = (Scalar(torch.ones_like(h)) + h * process.A(t)).per_step(x)
-    pull = ((-(1 + lam**2) / 2 * h) * process.GG(t)).per_step(x)
-    kick = ((lam * (-h).sqrt()) * process.G(t)).per_step(x)
-    for t, s, P, Q, R in zip(ts[:-1], ts[1:], keep, pull, kick, strict=True):
-        x = Q.accumulate(P @ x, score(x, t))
-        if lam:
-            x = R.accumulate(x, noise(t, s))
-        yield x
+    P = Scalar(torch.ones_like(h)) + process.A(t) * h
+    Q = process.GG(t) * (-(1 + lam**2) / 2 * h)
+    R = process.G(t) * (lam * (-h).sqrt()) if lam else None
+    return affine_steps(score, x, ts, noise, P, Q, R)
 
 
 @labcore.sampler(order=1, evals=1, stochastic=False, cite="Euler (1768); Song et al. (2021)")

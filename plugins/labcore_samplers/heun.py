@@ -5,6 +5,7 @@ x_s = x_t + h/2 [v(t, x_t) + v(s, x')] = (x_t + x')/2 + h/2 v(s, x')
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -27,11 +28,11 @@ def heun(process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise) ->
     t, s = ts[:-1], ts[1:]
     h = s - t
     one = Scalar(torch.ones_like(h))
-    P1 = (one + h * process.A(t)).per_step(x)
-    Q1 = ((-h / 2) * process.GG(t)).per_step(x)
-    P2 = (0.5 * (one + h * process.A(s))).per_step(x)
-    Q2 = ((-h / 4) * process.GG(s)).per_step(x)
-    for t, s, p1, q1, p2, q2 in zip(ts[:-1], ts[1:], P1, Q1, P2, Q2, strict=True):
+    P1 = (one + process.A(t) * h).per_step(x)
+    Q1 = (process.GG(t) * (-h / 2)).per_step(x)
+    P2 = (0.5 * (one + process.A(s) * h)).per_step(x)
+    Q2 = (process.GG(s) * (-h / 4)).per_step(x)
+    for (t, s), p1, q1, p2, q2 in zip(pairwise(ts), P1, Q1, P2, Q2, strict=True):
         ahead = q1.accumulate(p1 @ x, score(x, t))
         x = p2.accumulate(0.5 * x, ahead)
         x = q2.accumulate(x, score(ahead, s))

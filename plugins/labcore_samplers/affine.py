@@ -1,0 +1,27 @@
+"""The loop of every sampler that calls the score once a step: x_s = P x_t + Q s(x_t,t) + R z."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from torch import Tensor
+
+from labcore import LinOp, Noise, Score
+
+
+def affine_steps(
+    score: Score, x: Tensor, ts: Tensor, noise: Noise, P: LinOp, Q: LinOp, R: LinOp | None = None
+) -> Iterator[Tensor]:
+    """x (B, *event) at ts[1:]; P, Q and R carry one operator a step. No noise is drawn without R.
+
+    Every state yielded is a new tensor, which the caller may keep.
+    """
+    keep, pull = P.per_step(x), Q.per_step(x)
+    if R is None:
+        for t, p, q in zip(ts[:-1], keep, pull, strict=True):
+            x = q.accumulate(p @ x, score(x, t))
+            yield x
+        return
+    for (t, s), p, q, r in zip(pairwise(ts), keep, pull, R.per_step(x), strict=True):
+        x = q.accumulate(p @ x, score(x, t))
+        x = r.accumulate(x, noise(t, s))
+        yield x
