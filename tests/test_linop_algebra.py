@@ -134,8 +134,9 @@ def test_one_operator_is_picked_out_of_a_grid(kind):
     for op, dense in zip(c.op.unbatch(), c.dense, strict=True):
         torch.testing.assert_close(op @ x, times(dense, x))
     for op, dense in zip(c.op.per_step(x.float()), c.dense, strict=True):
-        assert (op @ x.float()).dtype == op.param.dtype == torch.float32
-        torch.testing.assert_close(op @ x.float(), times(dense, x).float(), rtol=1e-4, atol=1e-4)
+        y, base = times(dense, x).float(), torch.ones_like(x, dtype=torch.float32)
+        torch.testing.assert_close(op @ x.float(), y, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(op.accumulate(base, x.float()), 1 + y, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
