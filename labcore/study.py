@@ -228,7 +228,7 @@ class Study:
 
     def main(self, arguments: Sequence[str] | None = None) -> None:
         """Run as a script: --workers, --store, --filter, --dry-run and the rest; see --help."""
-        from labcore.cli import study_command
+        from labcore.cli.study import study_command
 
         study_command(self)(args=None if arguments is None else list(arguments))
 

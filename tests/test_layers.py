@@ -25,7 +25,7 @@ ORDER = [
     "engine store",
     "stats",
     "plots",
-    "lab",
+    "lab gallery",
     "cli",
 ]
 LEVEL = {name: i for i, names in enumerate(ORDER) for name in names.split()}

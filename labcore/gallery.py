@@ -1,0 +1,145 @@
+"""All figures of a study: which to draw, of which rows, under which file name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labcore import plots, seeds
+from labcore.errors import LabError
+from labcore.parts import Parts
+from labcore.run import sample
+from labcore.study import Cell, Use
+from labcore.targets import Target
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+MOST_PANELS = 6
+"""More panels than this in one figure are split into a figure for each process."""
+
+KINDS = ("curve", "heatmap", "pareto")
+
+
+def draw(
+    frame: pd.DataFrame,
+    folder: Path,
+    *,
+    kinds: Sequence[str] = KINDS,
+    metrics: Sequence[str] = (),
+    formats: Sequence[str] = ("png", "svg"),
+) -> Iterator[Path]:
+    """The figures of a study's rows, one file per metric, target and kind; the paths written.
+
+    A heat map is drawn where grids are compared. Raises LabError for a metric that has no rows.
+    """
+    for stem, figure in figures(frame, kinds, metrics):
+        yield from plots.save(figure, folder / stem, formats)
+
+
+def figures(
+    frame: pd.DataFrame, kinds: Sequence[str] = KINDS, metrics: Sequence[str] = ()
+) -> Iterator[tuple[str, Figure]]:
+    """(file stem, figure) of every metric, target and kind."""
+    cells = frame[frame["kind"] == "cell"]
+    known = [m for m in cells["metric"].unique() if m]
+    chosen = [m for m in known if not metrics or any(_named(m, name) for name in metrics)]
+    if not chosen:
+        raise LabError(
+            f"plots: no rows of metric {', '.join(metrics) or 'any'}; the store has "
+            f"{', '.join(known) or 'none'}"
+        )
+    for metric in chosen:
+        for part, rows in _parts(frame, metric):
+            for kind in kinds:
+                if kind == "heatmap" and rows["grid"].replace("", None).dropna().nunique() < 2:
+                    continue
+                yield f"{kind}_{slug(metric)}_{part}", getattr(plots, kind)(rows, metric)
+
+
+def _named(metric: str, name: str) -> bool:
+    return name in (metric, metric.partition(":")[2]) or metric.partition(":")[2].startswith(
+        (f"{name}.", f"{name}(")
+    )
+
+
+def _parts(frame: pd.DataFrame, metric: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of each target, and of each process where the panels would be too many."""
+    cells = frame[frame["kind"] == "cell"]
+    for target in cells["target"].unique():
+        rows = frame[frame["target"] == target]
+        mine = rows[rows["kind"] == "cell"]
+        axes = ("process", "score", "grid", "start", "end", "against", "dtype", "n")
+        panels = 1
+        for axis in axes:
+            panels *= max(mine[axis].nunique(), 1)
+        if panels <= MOST_PANELS or mine["process"].nunique() < 2:
+            yield slug(target), rows
+            continue
+        for process in mine["process"].unique():
+            kept = rows[(rows["process"] == process) | (rows["process"] == "")]
+            yield f"{slug(target)}_{slug(process)}", kept
+
+
+def slug(label: str) -> str:
+    """A label as part of a file name: without its plugin, letters and digits only."""
+    name = re.sub(r"\b\w+:", "", label)
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[:60] or "all"
+
+
+def sheets(cells: Sequence[Cell], parts: Parts, n: int = 1500) -> Iterator[tuple[str, Figure]]:
+    """Samples a person can look at: each sampler at a few budgets, below exact draws.
+
+    One sheet a target and process; pictures where the target has an image shape, a scatter over
+    the true density where it is in the plane, none otherwise.
+    """
+    for target, process in dict.fromkeys((c.target, c.process) for c in cells):
+        law = parts.target(target)
+        if law.image is None and law.event != (2,):
+            continue
+        mine = [c for c in cells if (c.target, c.process) == (target, process)]
+        columns = _budgets(mine, parts)
+        shown = {
+            ("exact draws", title): law.sample(n, seeds.generator("sheet", title))
+            for title in columns
+        }
+        for title, few in columns.items():
+            for cell in few:
+                alone = replace(cell, n=n, end="stop")
+                shown[str(cell.sampler), title] = sample([alone], parts)[0]
+        yield f"samples_{slug(str(target))}_{slug(str(process))}", _sheet(law, shown)
+
+
+def _budgets(cells: Sequence[Cell], parts: Parts) -> dict[str, list[Cell]]:
+    """At most four budgets, each with one cell a sampler, by the NFE it costs at most."""
+    first: dict[tuple[Use, int], Cell] = {}
+    for cell in sorted(cells, key=lambda c: (c.steps, c.seed)):
+        first.setdefault((cell.sampler, cell.steps), cell)
+    by_sampler: dict[Use, list[Cell]] = {}
+    for (sampler, _), cell in first.items():
+        by_sampler.setdefault(sampler, []).append(cell)
+    most = max(map(len, by_sampler.values()))
+    ranks = sorted({round(i * (most - 1) / 3) for i in range(4)})
+    columns: dict[str, list[Cell]] = {}
+    for rank in ranks:
+        few = [mine[rank] for mine in by_sampler.values() if rank < len(mine)]
+        cost = max(cost_of(cell, parts) for cell in few)
+        columns[f"{cost} NFE"] = few
+    return columns
+
+
+def cost_of(cell: Cell, parts: Parts) -> int:
+    """The declared NFE of a cell; its steps where the sampler declares none."""
+    traits = parts.registry.get("sampler", cell.sampler.name).traits
+    return int(cell.steps * (traits.get("evals") or 1) + traits.get("extra", 0))
+
+
+def _sheet(law: Target, shown: dict[tuple[str, str], Tensor]) -> Figure:
+    if law.image is not None:
+        return plots.sheet_images(shown, law.image[-2:], tiles=(4, 6))
+    return plots.sheet_2d(shown, law.log_prob)

@@ -1,0 +1,266 @@
+"""A study from its question to stored rows: expand, leave out what is done, run the rest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from labcore.engine import Failure, execute
+from labcore.errors import InvalidStudy
+from labcore.parts import Parts
+from labcore.registry import Registry, load_registry
+from labcore.run import Result, Values, run_cells, run_floor
+from labcore.store import Store, Versions, cell_row, floor_rows, open_store
+from labcore.study import Cell, Event, Floor, Study, Use
+
+Reporter = Callable[[Event], None]
+
+MOST_SEEDS, MOST_ROWS = 100, 50_000
+"""A batch of seeds beyond these falls out of cache and gains nothing."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker is handed: cells that differ in their seed alone, or one noise floor."""
+
+    metrics: tuple[Use, ...]
+    cells: tuple[Cell, ...] = ()
+    floor: Floor | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a study ended: cells done now, found done before, and failed now."""
+
+    total: int
+    done: int
+    skipped: int
+    failed: int
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Runs a Work in whatever process it is sent to, with the parts built once a process."""
+
+    registry: Registry
+
+    def __call__(self, work: Work) -> list[Result] | list[Values]:
+        parts = _parts(self.registry)
+        if work.floor is not None:
+            return run_floor(work.floor, work.metrics, parts)
+        return run_cells(work.cells, work.metrics, parts)
+
+
+@lru_cache(maxsize=4)
+def _parts(registry: Registry) -> Parts:
+    return Parts(registry)
+
+
+def run_study(
+    study: Study,
+    where: str | Path,
+    *,
+    workers: int = 0,
+    timeout: float | None = None,
+    filters: Sequence[str] = (),
+    retry_failed: bool = False,
+    reporters: Iterable[Reporter] = (),
+) -> Summary:
+    """Run what ``where`` does not hold yet of ``study``; finished (cell, metric) pairs stay.
+
+    ``filters`` such as "sampler=ddim" keep the cells whose label contains the text. A failing cell
+    is a row with its reason and the rest goes on; an interrupt leaves a store that continues.
+    Raises InvalidStudy before anything runs, StoreError where the store cannot be written.
+    """
+    registry = load_registry(list(study.entries))
+    cells = keep(study.cells(registry), filters)
+    metrics = study.metric_uses(registry)
+    with open_store(where, write=True) as store:
+        works = list(pending(study, cells, metrics, store, registry, retry_failed))
+        store.join(study.name, [cell.key for cell in cells])
+        return _drive(study, cells, works, store, registry, workers, timeout, tuple(reporters))
+
+
+def keep(cells: Sequence[Cell], filters: Sequence[str]) -> list[Cell]:
+    """The cells that pass every filter ``axis=text``; InvalidStudy for one that fits nothing."""
+    kept = list(cells)
+    for given in filters:
+        axis, equals, text = given.partition("=")
+        if not equals or axis not in cells[0].columns():
+            known = ", ".join(cells[0].columns())
+            raise InvalidStudy(f"filter '{given}': write axis=text, with an axis of {known}")
+        exact = text.lstrip("-").isdecimal()
+        kept = [
+            cell
+            for cell in kept
+            if (str(value := cell.columns()[axis]) == text if exact else text in str(value))
+            or (not exact and str(value) == text)
+        ]
+        if not kept:
+            values = ", ".join(sorted({str(c.columns()[axis]) for c in cells})[:12])
+            raise InvalidStudy(f"filter '{given}': it keeps no cell; {axis} has {values}")
+    return kept
+
+
+def pending(
+    study: Study,
+    cells: Sequence[Cell],
+    metrics: Sequence[Use],
+    store: Store | None,
+    registry: Registry,
+    retry_failed: bool = False,
+) -> Iterator[Work]:
+    """The noise floors and batches of cells that the store lacks values of."""
+    labels = {str(metric): metric for metric in metrics}
+    for floor in floors_of(study, cells, Parts(registry)):
+        held = store.floor_done([floor.key]).get(floor.key, {}) if store else {}
+        lacking = tuple(m for label, m in labels.items() if held.get(label, 0) < floor.repeats)
+        if lacking:
+            yield Work(lacking, floor=floor)
+    keys = [cell.key for cell in cells]
+    todo = store.todo(keys, list(labels), retry_failed) if store else dict.fromkeys(keys, labels)
+    open_cells = [(c, tuple(labels[m] for m in todo[c.key])) for c in cells if c.key in todo]
+
+    def alike(item: tuple[Cell, tuple[Use, ...]]) -> tuple[str, tuple[str, ...]]:
+        return item[0].but_seed, tuple(map(str, item[1]))
+
+    first = {name: i for i, name in reversed(list(enumerate(map(alike, open_cells))))}
+    open_cells.sort(key=lambda item: first[alike(item)])
+    for _, group in groupby(open_cells, key=alike):
+        batch = list(group)
+        size = _batch_size(batch[0][0], registry)
+        for i in range(0, len(batch), size):
+            some = batch[i : i + size]
+            yield Work(some[0][1], cells=tuple(cell for cell, _ in some))
+
+
+def _batch_size(cell: Cell, registry: Registry) -> int:
+    if registry.get("sampler", cell.sampler.name).traits.get("coupled"):
+        return 1
+    return max(1, min(MOST_SEEDS, MOST_ROWS // cell.n))
+
+
+def floors_of(study: Study, cells: Iterable[Cell], parts: Parts) -> list[Floor]:
+    """The noise floors that the cells are to be read against."""
+    floors: dict[str, Floor] = {}
+    for cell in cells:
+        floor = Floor(cell.target, cell.n, study.floor_repeats)
+        if cell.against == "t_eps":
+            t_eps = float(parts.times(cell)[-1])
+            floor = replace(floor, process=cell.process, t_eps=t_eps)
+        floors.setdefault(floor.key, floor)
+    return list(floors.values())
+
+
+def versions_of(registry: Registry) -> Versions:
+    """What results are computed with: labcore, torch and every plugin's distribution."""
+    import json
+
+    plugins = {r.name: r.version for r in registry.records if r.status == "loaded"}
+    return Versions(version("labcore"), version("torch"), json.dumps(plugins, sort_keys=True))
+
+
+def _drive(
+    study: Study,
+    cells: Sequence[Cell],
+    works: Sequence[Work],
+    store: Store,
+    registry: Registry,
+    workers: int,
+    timeout: float | None,
+    reporters: tuple[Reporter, ...],
+) -> Summary:
+    """Execute, store and report; one durable transaction a batch."""
+    begun = time.perf_counter()
+    versions = versions_of(registry)
+    total = len(cells)
+    skipped = total - sum(len(work.cells) for work in works)
+    done = failed = 0
+
+    def tell(kind: str, rows: Sequence[Mapping[str, Any]] = (), message: str = "") -> None:
+        seconds = time.perf_counter() - begun
+        event = Event(kind, done, total, failed, skipped, seconds, message, tuple(rows))
+        for reporter in reporters:
+            reporter(event)
+
+    tell("start", message=study.question)
+    for work, payload in execute(
+        works, Task(registry), workers=workers, timeout=timeout, split=one_by_one
+    ):
+        if work.floor is not None:
+            store.put_many(_floor_rows(study, work.floor, payload, versions))
+            continue
+        results = _results(work, payload)
+        rows = [cell_row(study.name, result, versions) for result in results]
+        store.put_many(rows)
+        for result in results:
+            done += 1
+            failed += result.status != "ok" or bool(result.unmeasured)
+            tell("cell", [_told(result)])
+    tell("finish")
+    return Summary(total, done, skipped, failed, time.perf_counter() - begun)
+
+
+def _told(result: Result) -> dict[str, Any]:
+    """A finished cell as a reporter sees it."""
+    reason = result.reason or "; ".join(f"{m}: {r}" for m, r in result.unmeasured.items())
+    return {
+        "key": result.cell.key,
+        **result.cell.columns(),
+        "cell": str(result.cell),
+        "status": result.status,
+        "reason": reason,
+        "nfe": result.nfe,
+        "seconds": result.seconds,
+        "values": result.values,
+    }
+
+
+def one_by_one(work: Work) -> list[Work]:
+    """The batch as batches of one cell, for when the whole could not be finished."""
+    return [replace(work, cells=(cell,)) for cell in work.cells]
+
+
+def _results(work: Work, payload: Any) -> list[Result]:
+    if isinstance(payload, Failure):
+        return [
+            Result(c, payload.status, reason=payload.reason, traceback=payload.traceback)
+            for c in work.cells
+        ]
+    results: list[Result] = payload
+    return results
+
+
+def _floor_rows(study: Study, floor: Floor, payload: Any, versions: Versions) -> list[Any]:
+    """A floor that failed leaves no rows: the plots then say that there is none."""
+    if isinstance(payload, Failure):
+        return []
+    return floor_rows(study.name, floor, payload, versions, float("nan"))
+
+
+def estimate(study: Study, workers: int = 0, filters: Sequence[str] = ()) -> tuple[int, float]:
+    """The number of cells and the seconds they may take, from a short probe of each sampler."""
+    registry = load_registry(list(study.entries))
+    cells = keep(study.cells(registry), filters)
+    metrics, parts = study.metric_uses(registry), Parts(registry)
+    groups: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        key = (cell.target, cell.process, cell.score, cell.sampler, cell.n, cell.dtype)
+        groups.setdefault(key, []).append(cell)
+    seconds = 0.0
+    for group in groups.values():
+        probe = replace(min(group, key=lambda c: c.steps), steps=2)
+        begun = time.perf_counter()
+        (result,) = run_cells([probe], metrics, parts)
+        whole = time.perf_counter() - begun
+        if result.status == "ok":
+            stepping = sum(result.seconds / 2 * cell.steps for cell in group)
+            seconds += stepping + len(group) * max(whole - result.seconds, 0.0)
+    return len(cells), seconds / max(workers, 1)
