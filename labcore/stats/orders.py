@@ -99,17 +99,16 @@ def _curves(
 
 def _left_out(points: pd.DataFrame, clear: float) -> np.ndarray:
     """Why each point is not part of the fit; "" where it is."""
-    mean = points["mean"]
-    lo = mean - 2 * (points["sd"] / np.sqrt(points["count"].clip(lower=1))).fillna(0.0)
-    floor = points["floor_hi"]
-    causes = [
-        (mean.isna(), "failed"),
-        (mean <= 0, "not positive"),
-        ((mean < clear * floor) | (lo <= floor), "at the floor"),
-        (lo <= 0, "not clear of zero"),
-    ]
-    masks = [mask.to_numpy(dtype=bool) for mask, _ in causes]
-    return np.select(masks, [cause for _, cause in causes], default="").astype(object)
+    columns = ("mean", "sd", "count", "floor_hi")
+    mean, sd, count, floor = (points[c].to_numpy(dtype=float) for c in columns)
+    lo = mean - 2 * np.nan_to_num(sd / np.sqrt(np.maximum(count, 1)))
+    causes = {
+        "failed": np.isnan(mean),
+        "not positive": mean <= 0,
+        "at the floor": (mean < clear * floor) | (lo <= floor),
+        "not clear of zero": lo <= 0,
+    }
+    return np.select(list(causes.values()), list(causes), default="").astype(object)
 
 
 def _longest_run(why: np.ndarray) -> np.ndarray:

@@ -1,0 +1,99 @@
+"""Error against seconds, and the methods no other beats in both."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from labcore.plots.curves import axes_for, draw_failures, draw_floor, legend, metric_name, scale_y
+from labcore.plots.panels import (
+    label_axes,
+    legend_below,
+    select,
+    split,
+    summary,
+    title_axes,
+    varying,
+)
+from labcore.plots.style import Look, looks, paper
+
+FRONT: Mapping[str, Any] = {"color": "0.15", "lw": 0.9, "ls": "-"}
+
+
+def front(seconds: Any, error: Any) -> np.ndarray:
+    """Mask of the points that no other beats: none as fast and better, or faster and as good.
+
+    Of equal points all are on the front; NaN never is.
+    """
+    seconds, error = np.asarray(seconds, dtype=float), np.asarray(error, dtype=float)
+    known = ~(np.isnan(seconds) | np.isnan(error))
+    no_worse = (seconds[:, None] <= seconds) & (error[:, None] <= error)
+    better = (seconds[:, None] < seconds) | (error[:, None] < error)
+    return known & ~(no_worse & better & known[:, None]).any(axis=0)
+
+
+def pareto(
+    frame: pd.DataFrame,
+    metric: str,
+    *,
+    hue: str = "sampler",
+    facet: Sequence[str] | None = None,
+    level: float = 0.95,
+    width: float | None = None,
+) -> Figure:
+    """Metric (lower is better) against the seconds of a run, and the Pareto front.
+
+    A point is a setting: mean over seeds with its t interval, median seconds. Points of one
+    `hue` are joined in order of steps. Errors within the noise floor count as equal, so that of
+    the methods there only the fastest is on the front. Failed cells are crosses at the top.
+
+    Raises LabError for a metric without rows, or settings that would be mixed in one line.
+    """
+    rows = select(frame, metric, "pareto")
+    table = summary(rows, level, "lower")
+    table["seconds"] = _expected(table)
+    facet = varying(table, (hue, "steps")) if facet is None else list(facet)
+    panels = split(table, facet, (hue, "steps"), "pareto")
+    with paper():
+        styles = looks(table[hue])
+        figure, axes = axes_for(panels, table, width)
+        for ax, (_, panel) in zip(axes, panels, strict=True):
+            _draw(ax, panel, hue, styles)
+            ax.set_xscale("log")
+        scale_y(axes, [panel for _, panel in panels], table)
+        title_axes(figure, axes, [title for title, _ in panels])
+        label_axes(axes, "seconds per run", metric_name(table))
+        handles, labels = legend(table, hue, styles, None, level)
+        handles.append(Line2D([], [], **FRONT))
+        legend_below(figure, handles, [*labels, "Pareto front"])
+    return figure
+
+
+def _expected(table: pd.DataFrame) -> pd.Series:
+    """Median seconds; where no cell was timed, as failed ones are not, the usual ones per NFE."""
+    timed = table["seconds"].where(table["seconds"] > 0)
+    rate = timed / table["nfe"]
+    usual = rate.groupby(table["sampler"]).transform("median").fillna(rate.median())
+    return timed.fillna(usual * table["nfe"])
+
+
+def _draw(ax: Axes, panel: pd.DataFrame, hue: str, styles: Mapping[Any, Look]) -> None:
+    draw_floor(ax, panel)
+    for value, line in panel.groupby(hue, sort=False, observed=True):
+        look, line = styles[value], line.sort_values("nfe")
+        ax.plot(line["seconds"], line["mean"], color=look.color, lw=0.6, ls=look.line, alpha=0.6)
+        ax.vlines(line["seconds"], line["lo"], line["hi"], color=look.color, lw=0.8)
+        ax.plot(line["seconds"], line["mean"], look.marker, color=look.color, mec="white", mew=0.4)
+    _draw_front(ax, panel)
+    draw_failures(ax, panel, "seconds", hue, styles)
+
+
+def _draw_front(ax: Axes, panel: pd.DataFrame) -> None:
+    """Steps through the front: at each number of seconds, the least error reached so far."""
+    error = panel["mean"].clip(lower=panel["floor_hi"].fillna(-np.inf))
+    best = panel.assign(error=error)[front(panel["seconds"], error)].sort_values("seconds")
+    ax.step(best["seconds"], best["error"], where="post", zorder=1.5, gid="front", **FRONT)

@@ -1,0 +1,196 @@
+"""Every combination of two axes at a glance, with what failed and what the floor hides."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from labcore.errors import LabError
+from labcore.plots.curves import metric_name
+from labcore.plots.panels import (
+    NUMBERS,
+    SPACING,
+    grid_of_axes,
+    inches,
+    label_axes,
+    names_of,
+    select,
+    split,
+    summary,
+    title_axes,
+    varying,
+    wrapped,
+)
+from labcore.plots.style import COLUMN, GREY, PAGE, mean_and_half, paper, short_number
+from labcore.stats.intervals import Better
+
+CELL, LINE, BAR = 0.66, 0.125, 0.6
+"""Inches: width of a cell, height of a line in it, room for the colour bar."""
+
+LABEL, SLANTED = 1.5, 1.2
+"""Inches: how wide the names of rows, and those of columns that slant, may get."""
+
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One side of the map: its column, the values along it and what they are called."""
+
+    column: str
+    values: list[Any]
+    names: list[str]
+
+
+def heatmap(
+    frame: pd.DataFrame,
+    metric: str,
+    *,
+    rows: str = "sampler",
+    columns: str = "grid",
+    better: Better = "lower",
+    level: float = 0.95,
+    width: float | None = None,
+) -> Figure:
+    """The mean in every (row, column), its half-width under it; what else varies makes panels.
+
+    "at floor" marks means the noise floor explains: they share the floor's colour. Settings whose
+    cells all failed are hatched and settings that were not run are empty. Budgets make panels by
+    NFE or by steps, whichever has fewer values, unless they are an axis.
+
+    Raises LabError for a metric without rows, or a place with several means.
+    """
+    table = summary(select(frame, metric, "heatmap"), level, better)
+    table = table.assign(colour=_colours(table, better), text=table.apply(_text, axis=1))
+    down, across = (_side(table, c) for c in (rows, columns))
+    budget = min(("nfe", "steps"), key=lambda c: table[c].nunique())
+    by_budget = table[budget].nunique() > 1 and not {rows, columns} & {"nfe", "steps"}
+    facet = varying(table, (rows, columns, "steps")) + [budget] * by_budget
+    panels = split(table, facet, (rows, columns, "steps"), "heatmap")
+    if table.duplicated([rows, columns, *facet]).any():
+        raise LabError(f"heatmap: several means for one {rows} and {columns}; filter the frame")
+    with paper():
+        beside = max(1, int((PAGE - LABEL - BAR) / (len(across.values) * CELL)))
+        beside = min(len(panels), beside)
+        natural = LABEL + beside * len(across.values) * CELL + BAR
+        width = width or min(max(natural, COLUMN), PAGE)
+        lines = max(2, int(table["text"].str.count("\n").max()) + 1)
+        height = len(down.values) * (lines * LINE + 0.1) + 0.3
+        figure, axes = grid_of_axes(len(panels), width, height, beside, sharex=True, sharey=True)
+        room = (width - LABEL - BAR) / (beside * len(across.values))
+        norm, size = _norm(table["colour"]), float(np.clip(room * 72 / 5.2, 3.5, 7))
+        for ax, (_, panel) in zip(axes, panels, strict=True):
+            _panel(ax, panel, down, across, norm, size)
+        _name_sides(figure, axes, down, across, room)
+        titles = [title for title, _ in panels]
+        title_axes(figure, axes, titles, room * len(across.values))
+        label_axes(axes, NUMBERS.get(columns, ""), NUMBERS.get(rows, ""))
+        if table["colour"].notna().any():
+            _colour_bar(figure, axes, metric_name(table))
+    return figure
+
+
+def _side(table: pd.DataFrame, column: str) -> _Side:
+    """Values as they first appear, numbers by size."""
+    found = table[column].drop_duplicates()
+    values = (found.sort_values() if column in NUMBERS else found).tolist()
+    names = names_of(column, values, bare=True)
+    return _Side(column, values, [names[v] for v in values])
+
+
+def _colours(table: pd.DataFrame, better: Better) -> pd.Series:
+    """The means, with all that the floor explains at the floor: there are no shades within it."""
+    if better == "lower":
+        return table["mean"].clip(lower=table["floor_hi"].fillna(-np.inf))
+    return table["mean"].clip(upper=table["floor_lo"].fillna(np.inf))
+
+
+def _norm(values: pd.Series) -> Normalize:
+    lowest, highest = values.min(), values.max()
+    if not np.isfinite(lowest):
+        return Normalize(0.0, 1.0)
+    wide = lowest > 0 and highest / lowest > 5
+    return LogNorm(lowest, highest) if wide else Normalize(lowest, highest)
+
+
+def _text(cell: pd.Series) -> str:
+    """Mean, half-width, whether it is at the floor, and how many cells failed; a line each."""
+    lost, ran = cell["failures"], cell["failures"] + cell["count"]
+    if np.isnan(cell["mean"]):
+        return f"failed\n{lost:.0f} of {ran:.0f}"
+    half = cell["hi"] - cell["mean"]
+    known = np.isfinite(half) and half > 0
+    lines = [*mean_and_half(cell["mean"], half)] if known else [short_number(cell["mean"])]
+    if not cell["seen"]:
+        lines.append("at floor")
+    if lost > 0:
+        lines.append(f"{lost:.0f} of {ran:.0f} failed")
+    return "\n".join(lines)
+
+
+def _name_sides(figure: Figure, axes: list[Axes], down: _Side, across: _Side, room: float) -> None:
+    """Names at the ticks, slanting where they are wider than a cell; the figure grows by that."""
+    size = matplotlib.rcParams["xtick.labelsize"]
+    narrow = all(inches(figure, name, size) < room for name in across.names)
+    below = across.names if narrow else wrapped(figure, across.names, SLANTED, size)
+    beside = wrapped(figure, down.names, LABEL, size)
+    for ax in axes:
+        ax.set_yticks(np.arange(len(beside)) + 0.5, beside, rotation=0, linespacing=SPACING)
+        ax.set_xticks(
+            np.arange(len(below)) + 0.5, below, rotation_mode="anchor", linespacing=SPACING,
+            rotation=0 if narrow else 30, ha="center" if narrow else "right",
+        )  # fmt: skip
+        ax.tick_params(length=0)
+    if not narrow:
+        deep = max(inches(figure, name, size) / 2 + 0.13 * name.count("\n") for name in below)
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width, height + deep)
+
+
+def _panel(
+    ax: Axes, panel: pd.DataFrame, down: _Side, across: _Side, norm: Normalize, size: float
+) -> None:
+    import seaborn
+
+    places = pd.MultiIndex.from_product([down.values, across.values])
+    cells = panel.set_index([down.column, across.column]).reindex(places)
+    means = cells["colour"].to_numpy(dtype=float).reshape(len(down.values), -1)
+    texts = cells["text"].fillna(NOT_RUN).to_numpy(dtype=str).reshape(means.shape)
+    seaborn.heatmap(
+        means, annot=texts, fmt="", ax=ax, cmap="crest", norm=norm, vmin=norm.vmin, vmax=norm.vmax,
+        cbar=False, linewidths=0.8, linecolor="white",
+        annot_kws={"size": size, "linespacing": SPACING},
+    )  # fmt: skip
+    for i, j in np.argwhere(np.isnan(means)).tolist():
+        _draw_missing(ax, i, j, str(texts[i, j]), size)
+
+
+def _draw_missing(ax: Axes, i: int, j: int, text: str, size: float) -> None:
+    failed = text != NOT_RUN
+    box = {"fc": "0.95", "ec": "none", "pad": 1.0} if failed else None
+    ax.text(
+        j + 0.5, i + 0.5, text, ha="center", va="center", size=size, color=GREY, bbox=box,
+        linespacing=SPACING,
+    )  # fmt: skip
+    if failed:
+        ax.add_patch(
+            Rectangle(
+                (j + 0.01, i + 0.01), 0.98, 0.98, fc="0.95", ec="0.75", lw=0, hatch="/////",
+                gid="failed",
+            )
+        )  # fmt: skip
+
+
+def _colour_bar(figure: Figure, axes: list[Axes], name: str) -> None:
+    drawn = axes[0].collections[0]
+    bar = figure.colorbar(
+        drawn, ax=axes, fraction=0.05, pad=0.02, aspect=figure.get_size_inches()[1] / 0.13
+    )
+    bar.set_label(name)
+    bar.outline.set_visible(False)
