@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from labcore.errors import InvalidProcess
-from labcore.linop import Event, LinOp
+from labcore.linop import Event, LinOp, Scalar
 
 TimeOp = Callable[[Tensor], LinOp]
 TwoTimeOp = Callable[[Tensor, Tensor], LinOp]
@@ -110,12 +110,17 @@ class Process:
         """K and C of X_s | X_t, x0 = N( Phi(s,0) x0 + K (X_t - Phi(t,0) x0), C ), s < t.
 
         K = Sigma(s) Phi(t,s)^T Sigma(t)^-1 and C = Sigma(s) - K Phi(t,s) Sigma(s), computed as
-        K Sigma(t|s) Phi(t,s)^-T, which subtracts nothing.
+        L (I + M^T Q^-1 M)^-1 L^T with L L^T = Sigma(s), M = Phi L, Q = Sigma(t|s): nothing is
+        subtracted, so C keeps its digits as s nears t and stays positive for distant times.
         """
         s, t = as_time(s), as_time(t)
         Phi, Q = self.transition(t, s)
-        K = self.Sigma(s) @ Phi.T @ self.Sigma(t).inv
-        C = K @ Q @ Phi.inv.T
+        before = self.Sigma(s)
+        K = before @ Phi.T @ self.Sigma(t).inv
+        L = before.chol
+        M = Phi @ L
+        gain = Scalar(torch.ones_like(s)) + M.T @ Q.inv @ M
+        C = L @ gain.inv @ L.T
         return K, 0.5 * (C + C.T)
 
     def tweedie(self, x: Tensor, t: float | Tensor, score: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from labcore.testing.audit import Audit, Order, audit, default_data, strong_order, weak_order
 from labcore.testing.gaussians import bures, gaussian, gaussian_score, kl
 from labcore.testing.models import quadratic, vp
+from labcore.testing.process import check_process
 from labcore.testing.sampler import check_sampler
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "Order",
     "audit",
     "bures",
+    "check_process",
     "check_sampler",
     "default_data",
     "gaussian",

@@ -11,53 +11,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from numpy.polynomial import legendre
 from torch import Tensor
 
-from labcore.errors import InvalidProcess
 from labcore.linop import Event, LinOp
 from labcore.processes import Process
+from labcore.testing.matrices import (
+    Case,
+    agree,
+    broken,
+    interior,
+    least_error,
+    size,
+    spread,
+    whiten,
+)
 
 EXACT = 1e-9  # closed identities
 SLOPES = 1e-6  # differences of eighth order, quadrature and the ODE for Psi
 RANKS = {"scalar": 0, "diag": 1, "channel": 2, "dense": 2}
-DIFFERENCES = (4 / 5, -1 / 5, 4 / 105, -1 / 280)
-
-
-@dataclass(frozen=True)
-class Case:
-    """A process on data of one shape; operators as matrices (n, D, D) of its state."""
-
-    process: Process
-    data_event: Event
-    event: Event
-    times: Tensor
-
-    def A(self, t: Tensor) -> Tensor:
-        return self.process.A(t).dense(self.event)
-
-    def GG(self, t: Tensor) -> Tensor:
-        return self.process.GG(t).dense(self.event)
-
-    def Phi(self, t: Tensor, s: Tensor) -> Tensor:
-        return self.process.Phi(t, s).dense(self.event)
-
-    def Sigma(self, t: Tensor) -> Tensor:
-        return self.process.Sigma(t).dense(self.event)
-
-    def Q(self, t: Tensor, s: Tensor) -> Tensor:
-        return self.process.Q(t, s).dense(self.event)
-
-    @property
-    def pairs(self) -> tuple[Tensor, Tensor]:
-        """(t, s), t > s: neighbours of ``times``, close pairs, and the widest."""
-        t = self.times
-        close = t[1:] * (1 - 1e-3)
-        return torch.cat([t[1:], t[1:], t[-1:]]), torch.cat([t[:-1], close, t[:1]])
 
 
 def check_process(process: Process, data_event: Event | None = None) -> None:
@@ -73,39 +48,6 @@ def check_process(process: Process, data_event: Event | None = None) -> None:
     case = Case(process, bound, process.event(bound), times)
     for check in CHECKS:
         check(case)
-
-
-def spread(process: Process, n: int) -> Tensor:
-    """n times from t_eps to T, equally spaced in log t, both ends exact."""
-    low, high = math.log(process.t_eps), math.log(process.T)
-    times = torch.linspace(low, high, n, dtype=torch.float64).exp()
-    times[0], times[-1] = process.t_eps, process.T
-    return times
-
-
-def broken(prop: str, detail: str, remedy: str) -> InvalidProcess:
-    """The error ``process: prop: detail; remedy``."""
-    return InvalidProcess(f"process: {prop}: {detail}; {remedy}")
-
-
-def agree(prop: str, error: Tensor, tol: float, at: dict[str, Tensor], remedy: str) -> None:
-    """Raise unless error (n, D, D), already relative, is within ``tol`` everywhere."""
-    worst = torch.nan_to_num(error.abs(), nan=torch.inf).flatten(1).amax(1)
-    i = int(worst.argmax())
-    if worst[i] > tol:
-        where = ", ".join(f"{name}={float(t.expand(len(worst))[i]):.4g}" for name, t in at.items())
-        raise broken(prop, f"fails by {float(worst[i]):.2g} (relative) at {where}", remedy)
-
-
-def size(M: Tensor) -> Tensor:
-    """Largest entry of every matrix, (n, 1, 1)."""
-    return M.abs().flatten(1).amax(1)[:, None, None]
-
-
-def whiten(error: Tensor, cov: Tensor) -> Tensor:
-    """error_ij / sqrt(cov_ii cov_jj): small variances count as much as large ones."""
-    deviation = cov.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
-    return error / (deviation[:, :, None] * deviation[:, None, :]).clamp_min(1e-300)
 
 
 def check_structure(case: Case) -> None:
@@ -165,29 +107,6 @@ def check_semigroup(case: Case) -> None:
         scale = size(case.Phi(a, b)) * size(case.Phi(b, c))
         error = (case.Phi(a, b) @ case.Phi(b, c) - whole) / torch.maximum(scale, size(whole))
         agree("semigroup", error, EXACT, {"t": a, "s": b, "r": c}, remedy)
-
-
-def slope(f: Callable[[Tensor], Tensor], t: Tensor, h: Tensor) -> Tensor:
-    """df/dt by central differences of eighth order."""
-    total = sum(c * (f(t + k * h) - f(t - k * h)) for k, c in enumerate(DIFFERENCES, start=1))
-    return torch.as_tensor(total) / h[:, None, None]
-
-
-def least_error(
-    case: Case, f: Callable[[Tensor], Tensor], rate: Tensor, scale: Tensor, t: Tensor
-) -> Tensor:
-    """(df/dt - rate)/scale at the best of several steps: no one step suits every process."""
-    fastest = torch.linalg.matrix_norm(case.A(t)).clamp_min(1e-300)
-    widest = torch.stack([t, case.process.T - t, 1 / fastest]).amin(0)
-    errors = torch.stack(
-        [((slope(f, t, h * widest) - rate) / scale).abs() for h in (3e-2, 1e-2, 2e-3)]
-    )
-    return errors.flatten(2).amax(2).amin(0)[:, None, None]
-
-
-def interior(case: Case) -> Tensor:
-    """Times strictly inside (0, T)."""
-    return torch.cat([case.times[:-1], case.process.T * torch.tensor([0.5, 0.9]).double()])
 
 
 def check_drift(case: Case) -> None:
@@ -332,12 +251,21 @@ def check_posterior(case: Case) -> None:
 
 
 def check_frozen_flow(case: Case) -> None:
-    """Psi(s,t) Sigma(t) Psi(s,t)^T = Sigma(s)."""
+    """Psi(s,t) Sigma(t) Psi(s,t)^T = Sigma(s), and dPsi/ds = A + G G^T Sigma^-1 / 2 at s = t."""
     t, s = case.times[1:], case.times[:-1]
     Psi, before = case.process.Psi(s, t).dense(case.event), case.Sigma(s)
     error = whiten(Psi @ case.Sigma(t) @ Psi.mT - before, before)
     remedy = "A and G are not those of Sigma"
     agree("Psi Sigma(t) Psi^T = Sigma(s)", error, SLOPES, {"t": t, "s": s}, remedy)
+    t = case.process.T * torch.tensor([0.2, 0.8]).double()
+    A, pull = case.A(t), case.GG(t) @ torch.linalg.inv(case.Sigma(t)) / 2
+    scale = size(A) + size(pull) + 1 / t[:, None, None]
+
+    def Psi_from_t(u: Tensor) -> Tensor:
+        return case.process.Psi(u, t).dense(case.event)
+
+    error = least_error(case, Psi_from_t, A + pull, scale, t, steps=(1e-2,))
+    agree("dPsi/ds = A + G G^T Sigma^-1 / 2", error, SLOPES, {"t": t}, remedy)
 
 
 CHECKS: tuple[Callable[[Case], None], ...] = (
