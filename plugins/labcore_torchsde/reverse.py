@@ -9,6 +9,7 @@ products and sums, so the operator itself is handed to them.
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torchsde import BaseBrownian
 
 from labcore import LinOp, Noise, Process, Score
 
-Coefficients = tuple[Tensor, LinOp, LinOp, LinOp]  # t, -A, (1 + lam^2)/2 G G^T, lam G
+Coefficients = tuple[Tensor, Any, Any, LinOp]  # t, -A, (1 + lam^2)/2 G G^T, lam G
 
 
 class Reverse:
@@ -120,6 +121,6 @@ def along(
 def _coefficients(process: Process, lam: float, x: Tensor, t: Tensor) -> dict[float, Coefficients]:
     linear = (-process.A(t)).per_step(x)
     pull = ((1 + lam**2) / 2 * process.GG(t)).per_step(x)
-    kick = (lam * process.G(t)).per_step(x)
+    kick = (lam * process.G(t)).to(x).unbatch()  # reversible_heun adds them, per_step's cannot
     rows = zip(t.unbind(), linear, pull, kick, strict=True)
     return {-float(row[0]): row for row in rows}
