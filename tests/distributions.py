@@ -49,3 +49,29 @@ def told(site: Path, code: str, **environment: str) -> Any:
     done = python(site, code, **environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def install(site: Path, name: str, points: str, **modules: str) -> None:
+    """Like ``distribution``, with the modules' sources exactly as given."""
+    distribution(site, name, points)
+    for module, source in modules.items():
+        (site / f"{module}.py").write_text(source)
+
+
+def environment(site: Path) -> dict[str, str]:
+    """The environment of an interpreter that has ``site`` on its path."""
+    path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def labcore_cli(site: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the command line with ``site`` on the path; it must leave with ``code``."""
+    done = subprocess.run(
+        [sys.executable, "-m", "labcore", *arguments],
+        env=environment(site),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done

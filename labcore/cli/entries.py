@@ -37,12 +37,17 @@ def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 @click.command()
 @click.argument("kind", type=Kind(KINDS))
-def list_command(kind: str) -> None:
+@click.option("--markdown", is_flag=True, help="As a Markdown table with the sources.")
+def list_command(kind: str, markdown: bool) -> None:
     """List the entries of one KIND with what they declare."""
     from labcore.cli import printable
     from labcore.registry import load_registry
 
-    rows = [(name, *_facts(entry), entry.summary) for name, entry in load_registry().all(kind)]
+    entries = load_registry().all(kind)
+    if markdown:
+        click.echo(markdown_table(kind, entries))
+        return
+    rows = [(name, *_facts(entry), entry.summary) for name, entry in entries]
     if not rows:
         click.echo(f"no {kind} is registered", err=True)
         return
@@ -59,6 +64,32 @@ def _facts(entry: Any) -> tuple[str]:
     kind = "SDE" if entry.traits.get("stochastic") else "ODE"
     cost = f"{evals} NFE/step" if evals else "adaptive"
     return (f"{kind}  order {order if order is not None else '-':<3}  {cost:<10}",)
+
+
+def markdown_table(kind: str, entries: list[tuple[str, Any]]) -> str:
+    """What is in the box, for a README: name, what it is, declared facts, source."""
+    facts = {
+        "sampler": {
+            "order in law": lambda e: e.traits.get("order", "adaptive"),
+            "NFE per step": _cost,
+        },
+        "metric": {"sees": lambda e: e.traits.get("sees", "")},
+    }.get(kind, {})
+    cited = any(e.traits.get("cite") for _, e in entries)
+    heads = [kind, "what it is", *facts, *(["source"] if cited else [])]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for name, entry in entries:
+        cells = [f"`{name}`", entry.summary, *(fact(entry) for fact in facts.values())]
+        cells += [entry.traits.get("cite", "")] if cited else []
+        lines.append("| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |")
+    return "\n".join(lines)
+
+
+def _cost(entry: Any) -> str:
+    evals, extra = entry.traits.get("evals"), entry.traits.get("extra", 0)
+    if not evals:
+        return "by tolerance"
+    return f"{evals}" + (f", and {extra} more" if extra else "")
 
 
 @click.command()
