@@ -60,9 +60,9 @@ def components(W: Tensor, means: Tensor, c: Tensor, widest: Tensor, like: Tensor
 def whitened(W: Tensor, shift: Tensor, c: Tensor, x: Tensor) -> Tensor:
     """Score at x (b, D), from W (K D, D), shift = W_k m_k (K D, 1) and c (K, 1)."""
     K, D = len(c), x.shape[1]
-    y = torch.addmm(shift, W, x.mT, beta=-1).view(K, D, -1)
+    y = torch.addmm(shift, W, x.mT, beta=-1).view(K, D, len(x))
     r = torch.softmax(torch.add(c, (y * y).sum(1), alpha=-0.5), 0)
-    return -((y * r[:, None]).view(K * D, -1).mT @ W)
+    return -((y * r[:, None]).view(K * D, len(x)).mT @ W)
 
 
 def quadratic(origin: Tensor, logs: Tensor, c: Tensor, back: Tensor, x: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def empirical(process: Process, target: Target) -> Score:
     def score(x: Tensor, t: Tensor) -> Tensor:
         t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
         fewest = 0 if process.structure == "dense" else 8
-        return by_time(at, x.reshape(len(x), -1), t, fewest).reshape(x.shape)
+        return by_time(at, x.flatten(1), t, fewest).reshape(x.shape)
 
     return score
 

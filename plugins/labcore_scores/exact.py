@@ -43,7 +43,7 @@ def exact(process: Process, target: Target) -> Score:
 
     def score(x: Tensor, t: Tensor) -> Tensor:
         t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
-        return by_time(at, x.reshape(len(x), -1), t).reshape(len(x), *event)
+        return by_time(at, x.flatten(1), t).reshape(len(x), *event)
 
     return score
 
@@ -71,7 +71,7 @@ def _channel(process: Process, law: Mixture, event: Event) -> Flat:
     def score(x: Tensor, t: Tensor) -> Tensor:
         phi = (process.Phi(t, torch.zeros_like(t)) @ eye).param[..., :1]
         a, R = _separate(phi, (process.Sigma(t) @ eye).chol.inv.param)
-        y = Mat(R) @ x.view(-1, m, d)
+        y = Mat(R) @ x.view(len(x), m, d)
         one = torch.ones((), dtype=torch.float64)
         data = first(y[:, 0], a.reshape(t.shape), one.expand(t.shape))
         return (Mat(R).T @ torch.cat([data[:, None], -y[:, 1:]], 1)).flatten(1)

@@ -103,7 +103,7 @@ def _field(process: Process, target: Target, seed: int) -> Error:
     def field(x: Tensor, t: Tensor) -> Tensor:
         Phi, Sigma = process.Phi(t, torch.zeros_like(t)), process.Sigma(t)
         power = (variance * (Phi @ Phi.T).trace(event) + Sigma.trace(event)) / D
-        z = (x - Phi @ mean.to(x).expand_as(x)).reshape(len(x), D) * power.rsqrt().to(x)[:, None]
+        z = (x - Phi @ mean.to(x).expand_as(x)).flatten(1) * power.rsqrt().to(x)[:, None]
         phase = process.log_snr(t).reshape(-1, 1) * nu + turn
         return sqrt(2) * (phase.to(x) + z @ W.mT.to(x)).cos().reshape(x.shape)
 

@@ -4,6 +4,7 @@ and nothing is unpickled."""
 from __future__ import annotations
 
 import zipfile
+import zlib
 from math import prod
 from pathlib import Path
 from typing import IO, Any
@@ -22,9 +23,7 @@ _HEADERS = {
 def npy(path: Path, key: str, limit: int) -> np.ndarray:
     """The array of a .npy file."""
     if key:
-        raise refuse(
-            path, f"a .npy file holds one array, key='{key}' has no meaning", "leave it out"
-        )
+        raise refuse(path, f"a .npy file holds one array, not a '{key}'", "leave key out")
     with path.open("rb") as stream:
         return _array(path, stream, limit)
 
@@ -53,11 +52,9 @@ def _array(path: Path, stream: IO[bytes], limit: int) -> np.ndarray:
         within(path, prod(shape), limit)
         stream.seek(0)
         return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
-    except (ValueError, KeyError, EOFError, zipfile.zlib.error) as error:
+    except (ValueError, KeyError, EOFError, zlib.error) as error:
         line = str(error).splitlines()[0][:120]
-        raise refuse(
-            path, f"not a whole .npy array ({line})", "save it anew with numpy.save"
-        ) from error
+        raise refuse(path, f"not a whole array ({line})", "save it anew") from error
 
 
 def _named(dtype: np.dtype[Any]) -> str:
@@ -104,7 +101,7 @@ def _numeric(pa: Any, schema: Any) -> list[str]:
 
 
 def _numbers(metadata: Any, names: list[str]) -> int:
-    """How many values the columns hold, by the file's footer; a column of lists counts its items."""
+    """How many values the columns hold, by the file's footer; lists count their items."""
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     chunks = [group.column(j) for group in groups for j in range(group.num_columns)]
     return sum(c.num_values for c in chunks if c.path_in_schema.split(".")[0] in names)

@@ -17,7 +17,7 @@ IMAGE = (8, 8)
 
 @labcore.target(gives=("data", "samples"), cite="Alpaydin & Kaynak (1998), UCI optical digits")
 def digits() -> Target:
-    """The empirical law of 1797 handwritten digits, 64 pixels in [-1, 1]; drawn with replacement."""
+    """The empirical law of 1797 handwritten digits: 64 pixels in [-1, 1], with replacement."""
     data = _pixels()[0].float()
 
     def sample(n: int, generator: Generator) -> Tensor:
@@ -58,7 +58,7 @@ def _fitted(per_class: int, floor: float, seed: int) -> Mixture:
 
 
 def gaussian_clusters(x: Tensor, cluster: Tensor, floor: float) -> Mixture:
-    """One Gaussian for each cluster of the rows of x (n, d): its share, mean, covariance + floor I."""
+    """One Gaussian a cluster of the rows of x (n, d): its share, mean, covariance + floor I."""
     parts = [x[cluster == k] for k in cluster.unique()]
     eye = torch.eye(x.shape[1], dtype=x.dtype)
     return Mixture(

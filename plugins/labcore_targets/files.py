@@ -89,9 +89,7 @@ def _samples(path: Path, rows: np.ndarray) -> Tensor:
 def _to_range(path: Path, data: Tensor) -> Tensor:
     low, high = data.min().double(), data.max().double()
     if low == high:
-        raise refuse(
-            path, f"all its numbers are {float(low):g}, there is no range", "use scale=none"
-        )
+        raise refuse(path, f"all its numbers are {float(low):g}", "use scale=none")
     return (2 * (data.double() - low) / (high - low) - 1).float()
 
 

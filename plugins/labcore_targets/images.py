@@ -52,12 +52,8 @@ def _picture(Image: Any, path: Path, mode: str, size: int | None, limit: int) ->
                     image = image.resize((size, size), Image.Resampling.LANCZOS)
                 pixels = np.asarray(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise refuse(
-            path, "so many pixels that it may be a bomb", "shrink or remove it"
-        ) from error
+        raise refuse(path, "too many pixels, it may be a bomb", "remove it") from error
     except (OSError, ValueError, SyntaxError) as error:
         line = str(error).splitlines()[0][:120]
-        raise refuse(
-            path, f"not a readable image ({line})", "remove it from the folder"
-        ) from error
+        raise refuse(path, f"not a readable image ({line})", "remove it") from error
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -1,9 +1,9 @@
 """Two-dimensional toys with exact samplers, and exact densities.
 
-rings, moons and swiss_roll are a random point c(u) of a curve plus N(0, std^2 I), so their density is
-an integral over u. A quadrature rule (u_j, w_j) with nodes closer than std turns that integral into
-the Gaussian mixture sum_j w_j N(c(u_j), std^2 I), equal to it within 1e-8 of its peak: this is how
-they have an exact score, too.
+rings, moons and swiss_roll are a random point c(u) of a curve plus N(0, std^2 I), so their density
+is an integral over u. A quadrature rule (u_j, w_j) with nodes closer than std makes of it the
+Gaussian mixture sum_j w_j N(c(u_j), std^2 I), the same within 1e-8 of its peak: so they have an
+exact score, too.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable
 from math import ceil, log, pi
 from typing import Annotated, NamedTuple
 
-import numpy as np
 import torch
 from pydantic import Field
+from scipy.special import roots_legendre
 from torch import Generator, Tensor
 
 import labcore
@@ -33,7 +33,7 @@ class Curve(NamedTuple):
 
 
 @labcore.target(gives=("mixture", "samples", "log_prob"))
-def rings(*, rings: Count = 3, radius: Positive = 1.0, std: Positive = 0.03) -> Target:
+def rings(*, count: Count = 3, radius: Positive = 1.0, std: Positive = 0.03) -> Target:
     """Concentric circles, the largest of radius ``radius``, equally likely, blurred by ``std``."""
 
     def circle(r: float) -> Curve:
@@ -42,12 +42,12 @@ def rings(*, rings: Count = 3, radius: Positive = 1.0, std: Positive = 0.03) -> 
 
         return Curve(at, 2 * pi * r, closed=True)
 
-    return _blurred([circle(radius * (i + 1) / rings) for i in range(rings)], std)
+    return _blurred([circle(radius * (i + 1) / count) for i in range(count)], std)
 
 
 @labcore.target(gives=("mixture", "samples", "log_prob"))
 def moons(*, std: Positive = 0.05) -> Target:
-    """Two interleaved half circles of radius 1, where scikit-learn puts them, blurred by ``std``."""
+    """Two interleaved half circles of radius 1, as in scikit-learn, blurred by ``std``."""
 
     def upper(u: Tensor) -> Tensor:
         return torch.stack([(pi * u).cos(), (pi * u).sin()], 1)
@@ -107,7 +107,7 @@ def checkerboard(*, cells: Annotated[int, Field(ge=2)] = 4, width: Positive = 1.
     i, j = torch.meshgrid(torch.arange(cells), torch.arange(cells), indexing="ij")
     dark = torch.stack([i, j], -1)[(i + j) % 2 == 0]
     corner = width * (dark - cells / 2)
-    height = -log(len(dark) * width**2)
+    height = torch.tensor(-log(len(dark) * width**2), dtype=torch.float64)
 
     def sample(n: int, generator: Generator) -> Tensor:
         square = torch.randint(len(dark), (n,), generator=generator)
@@ -146,7 +146,7 @@ def _blurred(curves: list[Curve], std: float) -> Target:
     return Target((2,), sample, exact.log_prob, exact.mixture)
 
 
-_MOST_NODES = 20_000
+_MOST_NODES = 4_000
 
 
 def _rule(curve: Curve, std: float) -> tuple[Tensor, Tensor]:
@@ -162,5 +162,5 @@ def _rule(curve: Curve, std: float) -> tuple[Tensor, Tensor]:
     if curve.closed:
         u = torch.arange(n, dtype=torch.float64) / n
         return u, torch.full((n,), 1 / n, dtype=torch.float64)
-    u, w = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(n))
+    u, w = (torch.from_numpy(v) for v in roots_legendre(n))
     return (1 + u) / 2, w / 2
