@@ -325,7 +325,7 @@ class Mat(LinOp):
         rest = event[1:]
         given = per_matrix.shape[1:] or (1,) * len(rest)
         b = per_matrix.shape[0]
-        return per_matrix.reshape(b, *given).expand(-1, *rest).reshape(b, -1).sum(1)
+        return per_matrix.reshape(b, *given).expand(-1, *rest).reshape(b, prod(rest)).sum(1)
 
     def logdet(self, event: Event) -> Tensor:
         return self._spread(torch.linalg.slogdet(self.param)[1], event)

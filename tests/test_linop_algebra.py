@@ -98,6 +98,14 @@ def test_inverse_root_and_factor_of_a_positive_operator(event, made):
     torch.testing.assert_close(root @ root, c.dense)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("event", EVENTS, ids=str)
+def test_the_inverse_of_an_operator_that_is_not_symmetric(kind, event):
+    op = case(kind, event, B, 7).op + Scalar(torch.tensor(6.0, dtype=F64))
+    wanted = torch.linalg.inv(op.dense(event))
+    torch.testing.assert_close(op.inv.dense(event), wanted, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize(("left", "right"), list(itertools.product(KINDS, KINDS)))
 @pytest.mark.parametrize("event", EVENTS, ids=str)
 @pytest.mark.parametrize("batch", [(1, 1), (1, B), (B, 1), (B, B)], ids=str)
@@ -206,3 +214,9 @@ def test_the_inverse_of_a_singular_operator_is_not_finite(m):
     singular = Mat(torch.zeros(1, m, m, dtype=F64)).inv.param
     assert not bool(torch.isfinite(singular).any())
     assert Scalar(torch.tensor(0.0, dtype=F64)).inv.param.isinf()
+
+
+@pytest.mark.parametrize("kind", ["scalar", "diag", "shared", "rest"])
+def test_no_grid_points_make_no_numbers(kind):
+    op = case(kind, (3, 2, 2), 0, 8).op
+    assert op.logdet((3, 2, 2)).shape == op.trace((3, 2, 2)).shape == (0,)

@@ -8,6 +8,7 @@ from labcore_linear.langevin import cld
 from labcore_linear.numerical import numerical_process
 from labcore_linear.ou import ornstein_uhlenbeck, ou
 from labcore_linear.rotating import rotating
+from labcore_linear.snr import time_of_log_snr
 from labcore_linear.ve import edm, sigma_t, variance_exploding, ve
 from labcore_linear.vp import sub_vp, variance_preserving, vp, vp_cosine
 
@@ -15,6 +16,7 @@ __all__ = [
     "gaussian_path",
     "numerical_process",
     "ornstein_uhlenbeck",
+    "time_of_log_snr",
     "variance_exploding",
     "variance_preserving",
 ]
