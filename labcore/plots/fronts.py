@@ -63,7 +63,7 @@ def pareto(
         figure, axes = axes_for(panels, table, width)
         for ax, (_, panel) in zip(axes, panels, strict=True):
             _draw(ax, panel, hue, styles)
-            ax.set_xscale("log")
+            _scale_x(ax, table["seconds"])
         scale_y(axes, [panel for _, panel in panels], table)
         title_axes(figure, axes, [title for title, _ in panels])
         label_axes(axes, "seconds per run", metric_name(table))
@@ -90,6 +90,12 @@ def _draw(ax: Axes, panel: pd.DataFrame, hue: str, styles: Mapping[Any, Look]) -
         ax.plot(line["seconds"], line["mean"], look.marker, color=look.color, mec="white", mew=0.4)
     _draw_front(ax, panel)
     draw_failures(ax, panel, "seconds", hue, styles)
+
+
+def _scale_x(ax: Axes, seconds: pd.Series) -> None:
+    ax.set_xscale("log")
+    if seconds.notna().any():
+        ax.set_xlim(seconds.min() / 1.25, seconds.max() * 1.25)
 
 
 def _draw_front(ax: Axes, panel: pd.DataFrame) -> None:

@@ -33,8 +33,8 @@ from labcore.stats.intervals import Better
 CELL, LINE, BAR = 0.66, 0.125, 0.6
 """Inches: width of a cell, height of a line in it, room for the colour bar."""
 
-LABEL, SLANTED = 1.5, 1.2
-"""Inches: how wide the names of rows, and those of columns that slant, may get."""
+LABEL = 1.5
+"""Inches: how wide the names of rows, and those of columns that stand upright, may get."""
 
 NOT_RUN = "not run"
 
@@ -84,12 +84,12 @@ def heatmap(
         height = len(down.values) * (lines * LINE + 0.1) + 0.3
         figure, axes = grid_of_axes(len(panels), width, height, beside, sharex=True, sharey=True)
         room = (width - LABEL - BAR) / (beside * len(across.values))
-        norm, size = _norm(table["colour"]), float(np.clip(room * 72 / 5.2, 3.5, 7))
+        norm, size = _norm(table["colour"]), float(np.clip(room * 72 / 6.0, 3.5, 7))
         for ax, (_, panel) in zip(axes, panels, strict=True):
             _panel(ax, panel, down, across, norm, size)
         _name_sides(figure, axes, down, across, room)
         titles = [title for title, _ in panels]
-        title_axes(figure, axes, titles, room * len(across.values))
+        title_axes(figure, axes, titles, 0.92 * room * len(across.values))
         label_axes(axes, NUMBERS.get(columns, ""), NUMBERS.get(rows, ""))
         if table["colour"].notna().any():
             _colour_bar(figure, axes, metric_name(table))
@@ -135,22 +135,24 @@ def _text(cell: pd.Series) -> str:
 
 
 def _name_sides(figure: Figure, axes: list[Axes], down: _Side, across: _Side, room: float) -> None:
-    """Names at the ticks, slanting where they are wider than a cell; the figure grows by that."""
+    """Names at the ticks, broken to their room or else upright; the figure grows by that."""
     size = matplotlib.rcParams["xtick.labelsize"]
-    narrow = all(inches(figure, name, size) < room for name in across.names)
-    below = across.names if narrow else wrapped(figure, across.names, SLANTED, size)
     beside = wrapped(figure, down.names, LABEL, size)
+    below = wrapped(figure, across.names, 0.95 * room, size)
+    flat = all(inches(figure, name, size) < room for name in below)
+    if not flat:
+        below = wrapped(figure, across.names, LABEL, size)
     for ax in axes:
         ax.set_yticks(np.arange(len(beside)) + 0.5, beside, rotation=0, linespacing=SPACING)
         ax.set_xticks(
-            np.arange(len(below)) + 0.5, below, rotation_mode="anchor", linespacing=SPACING,
-            rotation=0 if narrow else 30, ha="center" if narrow else "right",
-        )  # fmt: skip
+            np.arange(len(below)) + 0.5, below, rotation=0 if flat else 90, linespacing=SPACING
+        )
         ax.tick_params(length=0)
-    if not narrow:
-        deep = max(inches(figure, name, size) / 2 + 0.13 * name.count("\n") for name in below)
-        width, height = figure.get_size_inches()
-        figure.set_size_inches(width, height + deep)
+    deep = max(
+        name.count("\n") * LINE if flat else inches(figure, name, size) - LINE for name in below
+    )
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + deep)
 
 
 def _panel(

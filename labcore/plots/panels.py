@@ -130,7 +130,7 @@ def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str
     size = matplotlib.rcParams["legend.fontsize"]
     em = size / 72
     handle = 3.2 * em
-    texts = wrapped(figure, labels, width - handle - em, size)
+    texts = wrapped(figure, labels, width - handle - em, size, indent="  ")
     wide = [inches(figure, text, size) for text in texts]
     fitting = [c for c in range(1, 7) if _legend_width(wide, c, handle, 1.2 * em) <= width - em]
     columns = min(max(fitting, default=1), len(texts))
@@ -159,20 +159,22 @@ def inches(figure: Figure, text: str, size: float) -> float:
     return float(max(widths)) / float(figure.dpi)
 
 
-def wrapped(figure: Figure, texts: Sequence[str], width: float, size: float) -> list[str]:
+def wrapped(
+    figure: Figure, texts: Sequence[str], width: float, size: float, indent: str = ""
+) -> list[str]:
     """The texts, broken where they are wider: after a space, or within a name after `_,(:`.
 
-    A no-break space holds together what it joins, and is drawn as a space.
+    Further lines begin with `indent`. A no-break space holds together what it joins, and is drawn as a space.
     """
-    lines = (_lines(figure, text, width, size) for text in texts)
+    lines = (_lines(figure, text, width, size, indent) for text in texts)
     return ["\n".join(broken).replace("\N{NO-BREAK SPACE}", " ") for broken in lines]
 
 
-def _lines(figure: Figure, text: str, width: float, size: float) -> Iterator[str]:
+def _lines(figure: Figure, text: str, width: float, size: float, indent: str) -> Iterator[str]:
     line = ""
     for piece in re.split(r"(?<=[ _,(:])", text):
         if line.strip() and inches(figure, line + piece.rstrip(), size) > width:
             yield line.rstrip()
-            line = "  "
+            line = indent
         line += piece
     yield line.rstrip()

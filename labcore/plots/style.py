@@ -108,7 +108,8 @@ def with_error(value: float, half: float) -> str:
 
 def short_number(value: float) -> str:
     """Two digits: 0.013, 1.3e−5."""
-    return mean_and_half(value, 0.05 * abs(value) or 1.0)[0]
+    last = 0.2 * 10.0 ** math.floor(math.log10(abs(value))) if value else 0.0
+    return mean_and_half(value, last)[0]
 
 
 def mean_and_half(mean: float, half: float) -> tuple[str, str]:
