@@ -2,7 +2,7 @@
 
 from labcore.testing.audit import Audit, Order, audit, default_data, strong_order, weak_order
 from labcore.testing.gaussians import bures, gaussian, gaussian_score, kl
-from labcore.testing.models import quadratic, vp
+from labcore.testing.models import quadratic, uneven, vp
 from labcore.testing.process import check_process
 from labcore.testing.sampler import check_sampler
 
@@ -19,6 +19,7 @@ __all__ = [
     "kl",
     "quadratic",
     "strong_order",
+    "uneven",
     "vp",
     "weak_order",
 ]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from labcore.errors import SamplerError
 from labcore.linop import Event
-from labcore.noise import Noise, basis, counting, replay
+from labcore.noise import Noise, basis, brownian, counting, initial, replay
 from labcore.processes import Process
 from labcore.scores import Score
 from labcore.seeds import generator
@@ -110,14 +110,16 @@ def audit(
 def _linearity(
     go: Callable[[Tensor, Noise], Tensor], offset: Tensor, linear: Tensor, state: Event, M: int
 ) -> float:
-    """Largest departure from the affine map on random (x_T, z), relative to the output's size."""
-    D, rows, g = len(offset), 4, generator("linearity")
-    x = torch.randn(rows, D, generator=g, dtype=torch.float64)
-    z = torch.randn(M, rows, D, generator=g, dtype=torch.float64)
-    got = go(x, replay(z.reshape(M, rows, *state)))
-    inputs = torch.cat([x, z.transpose(0, 1).reshape(rows, M * D)], 1)
+    """Largest relative departure from the affine map, on random (x_T, z) of all sizes."""
+    D, g = len(offset), generator("linearity")
+    sizes = torch.tensor([0.1, 1.0, 1.0, 10.0, 100.0], dtype=torch.float64)[:, None]
+    x = sizes * torch.randn(len(sizes), D, generator=g, dtype=torch.float64)
+    z = sizes * torch.randn(M, len(sizes), D, generator=g, dtype=torch.float64)
+    got = go(x, replay(z.reshape(M, len(sizes), *state)))
+    inputs = torch.cat([x, z.transpose(0, 1).reshape(len(sizes), M * D)], 1)
     wanted = offset + inputs @ linear
-    return float((got - wanted).abs().max() / (wanted - offset).abs().max().clamp_min(1e-300))
+    size = (wanted - offset).abs().amax(1).clamp_min(1e-300)
+    return float(((got - wanted).abs().amax(1) / size).max())
 
 
 @dataclass(frozen=True)
@@ -160,8 +162,8 @@ def strong_order(
     grid: Callable[[Process, int], Tensor],
     event: Event,
     *,
-    steps: Sequence[int] = (64, 128, 256, 512),
-    n: int = 512,
+    steps: Sequence[int] = (128, 256, 512, 1024),
+    n: int = 256,
     seed: int = 0,
     options: dict[str, Any] | None = None,
 ) -> Order:
@@ -169,8 +171,6 @@ def strong_order(
 
     ``event`` is the state's event; the grid of N steps must be every second point of that of 2N.
     """
-    from labcore.noise import brownian, initial
-
     x = process.prior().chol @ initial([seed], n, event, dtype=torch.float64)
 
     def go(N: int) -> Tensor:

@@ -18,13 +18,15 @@ def gaussian(mean: Tensor, cov: Tensor) -> Mixture:
 
 
 def gaussian_score(process: Process, data: Mixture, event: Event) -> Score:
-    """Exact score for data ~ N(m, S) of one component: -C_t^-1 (x - m_t), at 0-d times.
+    """Exact score for data ~ N(m, S) of one component: -C_t^-1 (x - m_t).
 
     Dense linear algebra throughout: an oracle for any process, not a fast score.
     """
     known: dict[float, tuple[Tensor, Tensor]] = {}
 
     def score(x: Tensor, t: Tensor) -> Tensor:
+        if t.ndim:
+            return torch.cat([score(row, time) for row, time in zip(x.split(1), t, strict=True)])
         time = float(t)
         if time not in known:
             law = state_law(process, data, t, event)

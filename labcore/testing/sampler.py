@@ -15,13 +15,14 @@ from torch import Tensor
 
 from labcore.entry import Entry
 from labcore.errors import SamplerError
+from labcore.guards import undisturbed
 from labcore.linop import Event
-from labcore.noise import brownian, initial
+from labcore.noise import Noise, brownian, initial
 from labcore.processes import Process
 from labcore.scores import Score, counted
-from labcore.testing.audit import default_data, weak_order
+from labcore.testing.audit import default_data, strong_order, weak_order
 from labcore.testing.gaussians import gaussian_score
-from labcore.testing.models import quadratic, vp
+from labcore.testing.models import quadratic, uneven, vp
 
 STEPS = (1, 2, 5, 10, 100, 1000)
 
@@ -34,7 +35,15 @@ class Case:
         self.event = tuple(process.event(process.event_shape or (2,)))
         self.data_event: Event = process.event_shape or (2,)
         self.data = default_data(torch.Size(self.data_event).numel())
-        self.score = gaussian_score(process, self.data, self.data_event)
+        self._exact = gaussian_score(process, self.data, self.data_event)
+
+    def score(self, x: Tensor, t: Tensor) -> Tensor:
+        """The exact score, which insists on its protocol."""
+        if not isinstance(t, Tensor) or t.shape not in ((), (len(x),)):
+            raise self.broken(
+                f"it calls the score with t={t!r:.40}", "pass a 0-d tensor, such as ts[i]"
+            )
+        return self._exact(x, t)
 
     def start(self, seeds: Sequence[int], n: int, dtype: torch.dtype) -> Tensor:
         return self.process.prior().chol @ initial(seeds, n, self.event, dtype=dtype)
@@ -43,19 +52,31 @@ class Case:
         self,
         steps: int,
         *,
+        ts: Tensor | None = None,
         seeds: Sequence[int] = (0,),
         n: int = 3,
         dtype: torch.dtype = torch.float64,
         score: Score | None = None,
     ) -> list[Tensor]:
-        ts = quadratic(self.process, steps)
+        """Copies of all states on ``ts``, by default the quadratic grid."""
+        with torch.inference_mode():
+            return [x.clone() for x in self.states(steps, ts, seeds, n, dtype, score)]
+
+    def states(
+        self,
+        steps: int,
+        ts: Tensor | None = None,
+        seeds: Sequence[int] = (0,),
+        n: int = 3,
+        dtype: torch.dtype = torch.float64,
+        score: Score | None = None,
+    ) -> Iterator[Tensor]:
+        ts = quadratic(self.process, steps) if ts is None else ts
         x = self.start(seeds, n, dtype)
         noise = brownian(ts, self.event, seeds, n, dtype=dtype)
-        with torch.inference_mode():
-            states = self.states(score or self.score, x, ts, noise)
-            return [state.clone() for state in states]
+        return self.call(score or self.score, x, ts, noise)
 
-    def states(self, score: Score, x: Tensor, ts: Tensor, noise: Any) -> Iterator[Tensor]:
+    def call(self, score: Score, x: Tensor, ts: Tensor, noise: Noise) -> Iterator[Tensor]:
         return iter(self.entry(self.process, score, x, ts, noise, **self.options))
 
     def broken(self, clause: str, remedy: str) -> SamplerError:
@@ -75,8 +96,8 @@ def check_yields(case: Case) -> None:
                         f"it yields {tuple(x.shape)} {x.dtype} for {(3, *case.event)} {dtype}",
                         "keep the shape and dtype of x",
                     )
-            if steps > 2 and not bool(torch.isfinite(states[-1]).all()):
-                raise case.broken("NaN or Inf on Gaussian data", "check its coefficients")
+                if steps > 2 and not bool(torch.isfinite(x).all()):
+                    raise case.broken("NaN or Inf on Gaussian data", "check its coefficients")
 
 
 def check_nfe(case: Case) -> None:
@@ -98,39 +119,76 @@ def check_nfe(case: Case) -> None:
 
 
 def check_times(case: Case) -> None:
-    """The score is called within [ts[-1], ts[0]] only, at 0-d or (B,) times."""
+    """The score is called within [ts[-1], ts[0]] only."""
     for steps in (1, 3, 20):
         ts = quadratic(case.process, steps)
 
         def watched(x: Tensor, t: Tensor, ts: Tensor = ts) -> Tensor:
+            value = case.score(x, t)
             low, high = float(t.min()), float(t.max())
             if not (float(ts[-1]) <= low and high <= float(ts[0])):
                 raise case.broken(
                     f"it calls the score at t={low:g}, outside [{ts[-1]:g}, {ts[0]:g}]",
                     "no score exists there; clamp stage times to the grid",
                 )
-            return case.score(x, t)
+            return value
 
         case.run(steps, score=watched)
 
 
+Keep = Callable[[str, Tensor], Tensor]
+
+
+class Watched(Noise):
+    """Another noise, with every draw shown to ``keep``."""
+
+    def __init__(self, noise: Noise, keep: Keep) -> None:
+        self._noise, self._keep = noise, keep
+
+    def draw(self, t: float, s: float, stream: str, parts: int) -> tuple[Tensor, ...]:
+        draws = self._noise.draw(t, s, stream, parts)
+        return tuple(self._keep("a draw of the noise", z) for z in draws)
+
+    def tree(self, resolution: float) -> Noise:
+        return Watched(self._noise.tree(resolution), self._keep)
+
+
 def check_pure(case: Case) -> None:
-    """Neither x nor ts is changed, the global random state is left alone, nothing is kept."""
-    ts, x = quadratic(case.process, 4), case.start([0], 3, torch.float64)
-    given, grid, state = x.clone(), ts.clone(), torch.get_rng_state()
-    defaults = torch.get_default_dtype(), torch.get_num_threads()
-    noise = brownian(ts, case.event, [0], 3, dtype=torch.float64)
+    """Nothing it is given or has yielded is written to, and process-wide state is left alone."""
+    kept: list[tuple[str, Tensor, Tensor]] = []
+
+    def keep(what: str, x: Tensor) -> Tensor:
+        kept.append((what, x, x.clone()))
+        return x
+
+    ts = keep("ts", quadratic(case.process, 4))
+    x = keep("x", case.start([0], 3, torch.float64))
+    noise = Watched(brownian(ts, case.event, [0], 3, dtype=torch.float64), keep)
+    with undisturbed() as changed, torch.inference_mode():
+        states = case.call(lambda x, t: keep("a score", case.score(x, t)), x, ts, noise)
+        for state in states:
+            keep("a state it had yielded", state)
+    if changed:
+        raise case.broken(
+            f"it changes {', '.join(changed)}", "leave it alone; take draws from noise(t, s)"
+        )
+    for what, value, copy in kept:
+        if not torch.equal(value, copy):
+            raise case.broken(f"it writes to {what}", "work in place on its own tensors only")
+
+
+def check_repeatable(case: Case) -> None:
+    """A run is the same after another one and beside another one."""
+    first = case.run(5)
+    case.run(3, seeds=(1,))
     with torch.inference_mode():
-        for _ in case.states(case.score, x, ts, noise):
-            pass
-    if not (torch.equal(x, given) and torch.equal(ts, grid)):
-        raise case.broken("it changes its input in place", "work on a copy of x and ts")
-    if not torch.equal(torch.get_rng_state(), state):
-        raise case.broken("it draws from the global random state", "take draws from noise(t, s)")
-    if defaults != (torch.get_default_dtype(), torch.get_num_threads()):
-        raise case.broken("it changes torch's default dtype or threads", "leave them alone")
-    if not torch.equal(case.run(5)[-1], case.run(5)[-1]):
-        raise case.broken("two runs of one seed differ", "keep no state between calls")
+        pairs = zip(case.states(5), case.states(5, seeds=(1,)), strict=True)
+        beside = [x.clone() for x, _ in pairs]
+    for again in (case.run(5), beside):
+        if not all(torch.equal(a, b) for a, b in zip(first, again, strict=True)):
+            raise case.broken(
+                "two runs of one seed differ", "keep no state between calls: all of it is local"
+            )
 
 
 def check_rows(case: Case) -> None:
@@ -152,23 +210,18 @@ def check_grid_used(case: Case) -> None:
     ts = quadratic(case.process, 4)
     moved = ts.clone()
     moved[2] = 0.7 * ts[2] + 0.3 * ts[1]
-    x = case.start([0], 3, torch.float64)
-    ends = []
-    for times in (ts, moved):
-        noise = brownian(times, case.event, [0], 3, dtype=torch.float64)
-        with torch.inference_mode():
-            ends.append([s.clone() for s in case.states(case.score, x, times, noise)][-1])
+    ends = [case.run(4, ts=times)[-1] for times in (ts, moved)]
     if torch.allclose(ends[0], ends[1], rtol=1e-9, atol=1e-12):
         raise case.broken("moving a time of the grid changes nothing", "step on the ts given")
 
 
 def check_order(case: Case, within: float = 0.15) -> None:
-    """The order in law, by the exact audit, is the declared one."""
+    """The order in law, by the exact audit on steps of uneven lengths, is the declared one."""
     declared = case.entry.traits.get("order")
     if declared is None:
         return
     measured = weak_order(
-        case.entry, case.process, quadratic, case.data, event=case.data_event, options=case.options
+        case.entry, case.process, uneven, case.data, event=case.data_event, options=case.options
     )
     if abs(measured.slope - declared) > within:
         raise case.broken(
@@ -177,14 +230,32 @@ def check_order(case: Case, within: float = 0.15) -> None:
         )
 
 
+def check_strong(case: Case, within: float = 0.15) -> None:
+    """The order on one Brownian path is the declared one, or higher: an affine score spares some
+    terms (SRA1 is of strong order 1.5, and of 2 on Gaussian data)."""
+    declared = case.entry.traits.get("strong")
+    if declared is None:
+        return
+    measured = strong_order(
+        case.entry, case.process, case.score, quadratic, case.event, options=case.options
+    )
+    if measured.slope < declared - within:
+        raise case.broken(
+            f"its order on one path is {measured.slope:.2f}, declared strong={declared}",
+            "ask noise for the step taken, or declare what it reaches",
+        )
+
+
 CLAUSES: tuple[Callable[[Case], None], ...] = (
-    check_yields,
-    check_nfe,
-    check_times,
     check_pure,
+    check_yields,
+    check_times,
+    check_repeatable,
     check_rows,
     check_grid_used,
+    check_nfe,
     check_order,
+    check_strong,
 )
 
 
