@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from labcore.engine import Failure, execute
+from labcore.engine import Failure, execute, one_thread
 from labcore.errors import InvalidStudy
 from labcore.parts import Parts
 from labcore.registry import Registry, load_registry
@@ -84,7 +84,8 @@ def run_study(
     metrics = study.metric_uses(registry)
     with open_store(where, write=True) as store:
         works = list(pending(study, cells, metrics, store, registry, retry_failed))
-        store.join(study.name, [cell.key for cell in cells])
+        floors = floors_of(study, cells, Parts(registry))
+        store.join(study.name, [part.key for part in (*cells, *floors)])
         return _drive(study, cells, works, store, registry, workers, timeout, tuple(reporters))
 
 
@@ -96,17 +97,16 @@ def keep(cells: Sequence[Cell], filters: Sequence[str]) -> list[Cell]:
         if not equals or axis not in cells[0].columns():
             known = ", ".join(cells[0].columns())
             raise InvalidStudy(f"filter '{given}': write axis=text, with an axis of {known}")
-        exact = text.lstrip("-").isdecimal()
-        kept = [
-            cell
-            for cell in kept
-            if (str(value := cell.columns()[axis]) == text if exact else text in str(value))
-            or (not exact and str(value) == text)
-        ]
+        kept = [cell for cell in kept if _matches(cell.columns()[axis], text)]
         if not kept:
             values = ", ".join(sorted({str(c.columns()[axis]) for c in cells})[:12])
             raise InvalidStudy(f"filter '{given}': it keeps no cell; {axis} has {values}")
     return kept
+
+
+def _matches(value: Any, text: str) -> bool:
+    """A number is met exactly, a label by a part of it."""
+    return text in value if isinstance(value, str) else str(value) == text
 
 
 def pending(
@@ -246,21 +246,31 @@ def _floor_rows(study: Study, floor: Floor, payload: Any, versions: Versions) ->
 
 
 def estimate(study: Study, workers: int = 0, filters: Sequence[str] = ()) -> tuple[int, float]:
-    """The number of cells and the seconds they may take, from a short probe of each sampler."""
+    """The number of cells and the seconds they may take, from a short probe of each sampler.
+
+    The shortest batch of each setting is run with two steps, after one run that builds its parts;
+    stepping is scaled by the steps, measuring by the cells.
+    """
     registry = load_registry(list(study.entries))
     cells = keep(study.cells(registry), filters)
     metrics, parts = study.metric_uses(registry), Parts(registry)
-    groups: dict[Any, list[Cell]] = {}
-    for cell in cells:
-        key = (cell.target, cell.process, cell.score, cell.sampler, cell.n, cell.dtype)
-        groups.setdefault(key, []).append(cell)
+    groups: dict[Any, list[Work]] = {}
+    for work in pending(study, cells, metrics, None, registry):
+        if work.cells:
+            first = work.cells[0]
+            setting = (first.target, first.process, first.score, first.sampler, first.n)
+            groups.setdefault(setting, []).append(work)
     seconds = 0.0
-    for group in groups.values():
-        probe = replace(min(group, key=lambda c: c.steps), steps=2)
-        begun = time.perf_counter()
-        (result,) = run_cells([probe], metrics, parts)
-        whole = time.perf_counter() - begun
-        if result.status == "ok":
-            stepping = sum(result.seconds / 2 * cell.steps for cell in group)
-            seconds += stepping + len(group) * max(whole - result.seconds, 0.0)
+    for works in groups.values():
+        shortest = min(works, key=lambda work: work.cells[0].steps)
+        probe = [replace(cell, steps=2) for cell in shortest.cells]
+        with one_thread() as limited, limited():
+            run_cells(probe[:1], metrics, parts)
+            begun = time.perf_counter()
+            results = run_cells(probe, metrics, parts)
+            whole = time.perf_counter() - begun
+        stepping = sum(r.seconds for r in results if r.status == "ok")
+        for work in works:
+            share = len(work.cells) / len(probe)
+            seconds += share * (stepping / 2 * work.cells[0].steps + whole - stepping)
     return len(cells), seconds / max(workers, 1)
