@@ -1,9 +1,9 @@
 """torchdiffeq's Adams methods on the grid.
 
 Two steps of the 3/8 rule start the history, at four evaluations each. The coefficients are those
-of equal steps: where the step size varies smoothly both methods are of order 2, and on equal steps
-of order max_order - 1 (explicit) and max_order (implicit). torchdiffeq's own default of 12 has a
-region of stability that is next to nothing.
+of equal steps, on which the order is max_order - 1 (explicit) and max_order (implicit). Where the
+step size varies smoothly it is 2, and on steps of any length 1. torchdiffeq's own max_order of 12
+has a region of stability that is next to nothing.
 """
 
 import warnings
@@ -23,7 +23,7 @@ from labcore_torchdiffeq.flow import Flow
 Order = Annotated[int, Ge(4), Le(12)]
 
 
-@labcore.sampler(order=2, stochastic=False, cite=f"{HAIRER}, III.1 (1.5)")
+@labcore.sampler(order=1, stochastic=False, cite=f"{HAIRER}, III.1 (1.5)")
 def explicit_adams(
     process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise, *, max_order: Order = 4
 ) -> Iterator[Tensor]:
@@ -31,12 +31,12 @@ def explicit_adams(
 
     N steps cost N + 3 min(N, 2) score evaluations.
     """
-    flow = Flow(process, score, ts)
+    flow = Flow(process, score, x, ts, (0,))
     solver = SOLVERS["explicit_adams"](func=flow, y0=x, rtol=0.0, atol=0.0, max_order=max_order)
     yield from steps(solver, flow, x, -ts)
 
 
-@labcore.sampler(order=2, stochastic=False, cite=f"{HAIRER}, III.1 (1.9), PECE mode")
+@labcore.sampler(order=1, stochastic=False, cite=f"{HAIRER}, III.1 (1.9), PECE mode")
 def implicit_adams(
     process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise, *, max_order: Order = 4
 ) -> Iterator[Tensor]:
@@ -45,7 +45,7 @@ def implicit_adams(
     N steps cost 2 N + 2 min(N, 2) score evaluations. torchdiffeq repeats the correction until the
     whole batch changes little; under an infinite tolerance it stops after the first one.
     """
-    flow = Flow(process, score, ts)
+    flow = Flow(process, score, x, ts, (0, 1))
     solver = SOLVERS["implicit_adams"](func=flow, y0=x, rtol=0.0, atol=inf, max_order=max_order)
     states = steps(solver, flow, x, -ts)
     for s in ts[1:]:

@@ -40,7 +40,7 @@ def entry(name: str, cite: str, doc: str) -> Entry:
         atol: Positive = 1e-5,
         max_nfe: Annotated[int, Gt(0)] = 10_000,
     ) -> Iterator[Tensor]:
-        us, flow = -ts, Flow(process, score, ts, max_nfe)
+        us, flow = -ts, Flow(process, score, x, ts, max_nfe=max_nfe)
         solver = SOLVERS[name](
             func=flow, y0=x, rtol=rtol, atol=atol, norm=root_mean_square, step_t=us[-1:]
         )

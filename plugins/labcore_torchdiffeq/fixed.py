@@ -19,21 +19,23 @@ from labcore_torchdiffeq.flow import Flow
 
 @dataclass(frozen=True)
 class Method:
-    """A one-step method of torchdiffeq; ``evals`` score calls a step."""
+    """A one-step method of torchdiffeq: its order and nodes, one score call at each."""
 
     order: int
-    evals: int
+    nodes: tuple[float, ...]
     cite: str
     doc: str
 
 
 HAIRER = "Hairer, Norsett, Wanner (1993) Solving ODEs I"
 METHODS = {
-    "euler": Method(1, 1, "Euler (1768)", "Euler's method."),
-    "midpoint": Method(2, 2, "Runge (1895)", "The explicit midpoint rule."),
-    "heun2": Method(2, 2, "Heun (1900)", "Heun's trapezoidal rule of order 2."),
-    "heun3": Method(3, 3, f"{HAIRER}, II.1, table 1.1", "Heun's rule of order 3."),
-    "rk4": Method(4, 4, f"{HAIRER}, II.1, table 1.2", "Kutta's 3/8 rule of order 4."),
+    "euler": Method(1, (0,), "Euler (1768)", "Euler's method."),
+    "midpoint": Method(2, (0, 0.5), "Runge (1895)", "The explicit midpoint rule."),
+    "heun2": Method(2, (0, 1), "Heun (1900)", "Heun's trapezoidal rule of order 2."),
+    "heun3": Method(3, (0, 1 / 3, 2 / 3), f"{HAIRER}, II.1, table 1.1", "Heun's rule of order 3."),
+    "rk4": Method(
+        4, (0, 1 / 3, 2 / 3, 1), f"{HAIRER}, II.1, table 1.2", "Kutta's 3/8 rule of order 4."
+    ),
 }
 
 
@@ -50,11 +52,15 @@ def entry(name: str, method: Method) -> Entry:
     def integrate(
         process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise
     ) -> Iterator[Tensor]:
-        flow = Flow(process, score, ts)
+        flow = Flow(process, score, x, ts, method.nodes)
         yield from steps(SOLVERS[name](func=flow, y0=x, rtol=0.0, atol=0.0), flow, x, -ts)
 
     integrate.__doc__ = f"{method.doc} torchdiffeq's, on the probability-flow ODE."
     made: Entry = labcore.sampler(
-        name=name, order=method.order, evals=method.evals, stochastic=False, cite=method.cite
+        name=name,
+        order=method.order,
+        evals=len(method.nodes),
+        stochastic=False,
+        cite=method.cite,
     )(integrate)
     return made
