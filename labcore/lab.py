@@ -128,8 +128,8 @@ def pending(
     todo = store.todo(keys, list(labels), retry_failed) if store else dict.fromkeys(keys, labels)
     open_cells = [(c, tuple(labels[m] for m in todo[c.key])) for c in cells if c.key in todo]
 
-    def alike(item: tuple[Cell, tuple[Use, ...]]) -> tuple[str, tuple[str, ...]]:
-        return item[0].but_seed, tuple(map(str, item[1]))
+    def alike(item: tuple[Cell, tuple[Use, ...]]) -> tuple[Any, ...]:
+        return item[0].but_seed, item[1]
 
     first = {name: i for i, name in reversed(list(enumerate(map(alike, open_cells))))}
     open_cells.sort(key=lambda item: first[alike(item)])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from labcore.errors import InvalidOption
@@ -37,6 +38,11 @@ class Use:
 
     def __str__(self) -> str:
         return self.label or _label(self.name, dict(self.options))
+
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """Name and options as JSON has them; the label is left out."""
+        return {"name": self.name, "options": dict(self.options)}
 
     def resolve(self, kind: str, registry: Registry) -> Use:
         """The same with a qualified name and every option; UnknownName or InvalidOption."""
@@ -98,15 +104,15 @@ class Cell:
     against: str = "data"
     dtype: str = "float32"
 
-    @property
+    @cached_property
     def key(self) -> str:
         """32 hex digits that name this computation."""
         return digest(_plain(self))[:32]
 
-    @property
-    def but_seed(self) -> str:
+    @cached_property
+    def but_seed(self) -> tuple[Any, ...]:
         """Equal for cells that differ in their seed alone, which run as one batch."""
-        return digest({**_plain(self), "seed": None})
+        return tuple(getattr(self, f.name) for f in fields(self) if f.name != "seed")
 
     def columns(self) -> dict[str, Any]:
         """What identifies the cell in a row of results: labels and numbers."""
@@ -132,7 +138,7 @@ class Floor:
     process: Use | None = None
     t_eps: float | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """32 hex digits; the repeats do not enter, so that more of them only add rows."""
         return digest({**_plain(self), "repeats": None})[:32]
@@ -146,11 +152,8 @@ class Floor:
 
 
 def _plain(cell: Any) -> dict[str, Any]:
-    plain = asdict(cell)
-    for value in plain.values():
-        if isinstance(value, dict):
-            value.pop("label", None)
-    return plain
+    values = {f.name: getattr(cell, f.name) for f in fields(cell)}
+    return {k: v.plain if isinstance(v, Use) else v for k, v in values.items()}
 
 
 def _column(value: Any) -> Any:

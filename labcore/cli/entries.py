@@ -138,6 +138,12 @@ def _page(qualified: str, kind: str, entry: Any) -> str:
         lines += ["", "options:"]
     for p in entry.parameters.values():
         default = "required" if p.default is p.empty else f"default {p.default!r}"
-        kind_ = getattr(p.annotation, "__name__", p.annotation)
-        lines.append(f"  {p.name}: {kind_}, {default}")
+        lines.append(f"  {p.name}: {_type(p.annotation)}, {default}")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _type(annotation: Any) -> str:
+    """A type hint as it reads in code: int, float | None, Annotated[int, Ge(ge=1)]."""
+    if isinstance(annotation, type) and not getattr(annotation, "__args__", None):
+        return annotation.__name__
+    return str(annotation).replace("typing.", "")
