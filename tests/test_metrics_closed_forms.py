@@ -263,6 +263,13 @@ def test_neighbour_balls_by_hand():
     assert values == {"precision": 0.5, "recall": 1.0, "density": 1.0, "coverage": 0.5}
 
 
+def test_points_on_the_edge_of_a_ball_are_inside_despite_rounding():
+    """Points that come in pairs have balls of radius zero, which hold their copies."""
+    y = (100 * draw(0, 50, 7)).repeat(2, 1)
+    values = precision_recall_density_coverage(y.flip(0), y, 1)
+    assert values == {"precision": 1, "recall": 1, "density": 2, "coverage": 1}
+
+
 @pytest.mark.parametrize("k", [1, 3])
 def test_neighbour_balls_follow_their_definitions(k):
     x, y = draw(0, 40, 3), 1.3 * draw(1, 40, 3)

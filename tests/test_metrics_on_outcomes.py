@@ -9,6 +9,7 @@ import torch
 
 import labcore
 import labcore_metrics
+from labcore_metrics.energy_distance import energy_distance
 from labcore_metrics.kernel import mmd2
 
 METRICS = {entry.name: entry for entry in labcore_metrics.register_metrics()}
@@ -145,6 +146,8 @@ def test_large_sets_take_the_sliced_and_blocked_estimators():
     energy, mmd = METRICS["energy"], METRICS["mmd"]
     assert energy(o, pairs_up_to=100) == pytest.approx(energy(o), rel=0.02)
     x, y = o.samples, o.reference
+    assert energy(o, pairs_up_to=600) == energy_distance(x, y)
+    assert energy(o, pairs_up_to=599) != energy_distance(x, y)
     thirds = [mmd2(x[i : i + 200], y[i : i + 200], 1.5) for i in (0, 200, 400)]
     assert mmd(o, block=200, bandwidth=1.5) == pytest.approx(statistics.mean(thirds))
     assert mmd(o, block=200) == pytest.approx(mmd(o), rel=0.2)

@@ -71,7 +71,7 @@ def c2st(
 
     knn takes about sqrt(n) neighbours; logistic the coordinates and their squares (so it sees
     means and variances); mlp two hidden layers of 64, the slowest. The seed of the cell fixes
-    folds and initial weights.
+    folds and initial weights. Above d = 15 or so the time of knn grows like n^2.
     """
     x, y = pair(c2st, outcome)
     if folds > len(x):

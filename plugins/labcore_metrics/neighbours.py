@@ -62,7 +62,8 @@ def prdc(outcome: labcore.Outcome, *, k: PositiveInt = 5) -> dict[str, float]:
     """Precision, recall, density and coverage with ``k`` nearest neighbours.
 
     For exact samples density is 1 on average and coverage close to 1 - 2^-k; precision and recall
-    stay below 1 by an amount that depends on n and d: read them beside their floor.
+    stay below 1 by an amount that depends on n and d: read them beside their floor. All pairs are
+    compared, in blocks: the time grows like n^2, the memory does not.
     """
     x, y = pair(prdc, outcome)
     if k >= len(x):
