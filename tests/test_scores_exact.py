@@ -204,19 +204,17 @@ def test_float32_keeps_its_digits_from_T_to_t_eps(name: str, d: int) -> None:
 
 
 def test_thin_components_far_apart_keep_their_digits() -> None:
-    """Squares of 1e8 variances are not expanded: no more is lost than by rounding x, 1e-3 here."""
+    """Squares of 1e8 variances are not expanded: only what rounding x costs is lost, 1e-3 here."""
+    near = torch.tensor([[100.0, 100.0], [100.01, 100.0]], dtype=F64)
+    means = torch.cat([near, -near])
     law = Mixture(
-        torch.full((2,), 0.5, dtype=F64),
-        torch.tensor([[100.0, 100.0], [100.01, 100.0]], dtype=F64),
-        (1e-4 * torch.eye(2, dtype=F64)).repeat(2, 1, 1),
+        torch.full((4,), 0.25, dtype=F64), means, (1e-4 * torch.eye(2, dtype=F64)).repeat(4, 1, 1)
     )
-    far = Mixture(law.weights, law.means * torch.tensor([[1.0], [-1.0]]), law.covs)
-    for mixture in (law, far):
-        process, target = process_on("ve", 2), from_mixture(mixture)
-        t = torch.tensor(1e-3, dtype=F64)
-        x = torch.tensor([[100.005, 100.003], [100.0, 99.99]], dtype=F64)
-        wanted = by_autograd(process, target, x.float().double(), t)
-        assert relative(exact(process, target)(x.float(), t).double(), wanted) < 2e-3
+    process, target = process_on("ve", 2), from_mixture(law)
+    t = torch.tensor(1e-3, dtype=F64)
+    x = torch.tensor([[100.005, 100.003], [100.0, 99.99], [-100.004, -100.01]], dtype=F64)
+    wanted = by_autograd(process, target, x.float().double(), t)
+    assert relative(exact(process, target)(x.float(), t).double(), wanted) < 5e-3
 
 
 @pytest.mark.parametrize("name", ["vp", "cld", "diag_vp", "ou"])
@@ -227,7 +225,9 @@ def test_the_score_can_be_differentiated(name: str, d: int) -> None:
     score = exact(process, target)
     x, t = batch(process, target, n=2)
     with torch.inference_mode():
-        assert torch.isfinite(score(x, t[0])).all()
+        score(x.float(), t[0])
+    single = x.float().requires_grad_()
+    torch.autograd.grad(score(single, t[0]).sum(), single)
     for time in (t[0], t):
         jacobian = torch.autograd.functional.jacobian(lambda y, s=time: score(y, s), x)
         first = jacobian[0].select(x.ndim - 1, 0).reshape(prod(x.shape[1:]), -1)

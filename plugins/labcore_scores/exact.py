@@ -38,21 +38,16 @@ def exact(process: Process, target: Target) -> Score:
             "score 'exact': the target is not a Gaussian mixture; use 'empirical' for a data set"
         )
     event = process.event(target.event)
+    parts = (target.mixture.weights, target.mixture.means, target.mixture.covs)
     with torch.inference_mode(False):
-        at = _UNDER[process.structure](process, _present(target.mixture), target.event)
+        law = Mixture(*(p.to("cpu", torch.float64) for p in parts))
+        at = _UNDER[process.structure](process, law, target.event)
 
     def score(x: Tensor, t: Tensor) -> Tensor:
         t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
         return by_time(at, x.flatten(1), t).reshape(len(x), *event)
 
     return score
-
-
-def _present(law: Mixture) -> Mixture:
-    """The components of positive weight, in float64 on the CPU."""
-    some = law.weights > 0
-    parts = (law.weights, law.means, law.covs)
-    return Mixture(*(p[some].to("cpu", torch.float64) for p in parts))
 
 
 def _scalar(process: Process, law: Mixture, event: Event) -> Flat:
