@@ -106,17 +106,33 @@ def test_the_score_is_asked_within_the_grid_only(
     assert min(seen) == pytest.approx(process.t_eps, rel=1e-7)
 
 
-def test_the_first_probe_of_a_vanishing_field_stays_within_the_grid(entry: Entry) -> None:
-    """Where nothing moves the first step is unbounded; its probe must not leave [t_eps, T]."""
+def test_the_first_probe_of_a_slow_field_stays_within_the_grid(entry: Entry) -> None:
+    """The first step is guessed from |x| / |dx/dt|, here far beyond the whole interval."""
     seen: list[float] = []
 
-    def nothing(x: Tensor, t: Tensor) -> Tensor:
+    def slow(x: Tensor, t: Tensor) -> Tensor:
         seen.append(float(t))
-        return torch.zeros_like(x)
+        return -1e-6 * x / t
 
-    x, states, _ = run(entry, edm(), quadratic(edm(), 3), nothing)
-    assert torch.equal(states[-1], x)
+    x, states, _ = run(entry, edm(), quadratic(edm(), 3), slow)
+    assert torch.allclose(states[-1], (1 - 1e-6 * (80 - 2e-3)) * x, rtol=1e-6)
     assert min(seen) >= edm().t_eps
+
+
+def test_single_precision_does_not_round_times_out_of_the_grid(entry: Entry) -> None:
+    """0.0011 and 0.7 round downwards and upwards in float32."""
+    ts = torch.tensor([0.7 - 2**-26, 0.0011], dtype=torch.float64)
+    assert float(ts[1].float()) < 0.0011
+    assert float(ts[0].float()) > float(ts[0])
+    seen: list[float] = []
+
+    def watched(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(float(t))
+        return -x
+
+    run(entry, vp(), ts, watched, torch.float32, rtol=1e-3, atol=1e-3)
+    assert float(ts[1]) <= min(seen)
+    assert max(seen) <= float(ts[0])
 
 
 def test_the_grid_says_where_and_not_how(entry: Entry) -> None:
