@@ -1,0 +1,394 @@
+"""Worker processes on this machine: a dask cluster on loopback that survives its tasks.
+
+Each worker holds the task and is handed two blocks at most, the second so that it need not wait.
+A payload is a file that appears whole; hence, whatever kills a worker, what it had finished is
+kept, and the block it was in is the one that had begun.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
+from logging import CRITICAL
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cloudpickle
+import dask
+from distributed import Client, Future, LocalCluster, Nanny, Worker, get_worker
+from distributed.core import Status
+from distributed.scheduler import KilledWorker
+from distributed.system import MEMORY_LIMIT
+
+from labcore.engine import Failure, attempt, one_thread
+from labcore.errors import LabError
+from labcore.text import reason_of
+
+START_SECONDS = 120.0
+"""The longest that a worker may take to start."""
+
+_DEPTH = 2
+_ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), 1)
+_SETTINGS: dict[str, Any] = {
+    "distributed.scheduler.worker-saturation": 1.0,
+    # A lost worker fails its blocks at once: whether to run them again is decided here.
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.scheduler.work-stealing": False,
+    # A block may hold the interpreter for as long as its deadline allows.
+    "distributed.scheduler.worker-ttl": None,
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+    # The default's MALLOC_TRIM_THRESHOLD_ costs small networks more than half their speed.
+    "distributed.nanny.pre-spawn-environ": _ENVIRONMENT,
+    "distributed.worker.multiprocessing-method": "spawn",
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": 0.95,
+}
+
+
+@dataclass(eq=False)
+class _Job:
+    """A block on its way; ``path`` is where its payload appears, ``since`` when it has run."""
+
+    block: Any
+    tries: int = 0
+    path: Path = Path()
+    future: Future | None = None
+    since: float = 0.0
+    overdue: bool = False
+
+    def began(self) -> bool:
+        return self.path.with_suffix(".part").exists()
+
+    def payload(self) -> Any:
+        with self.path.open("rb") as file:
+            return cloudpickle.load(file)
+
+
+class _Worker(Worker):
+    """A dask worker that makes itself ready for the task before it asks for work."""
+
+    def __init__(self, *args: Any, blob: bytes, room: int, **given: Any) -> None:
+        super().__init__(*args, **given)
+        self.blob, self.room = blob, room
+
+    async def start_unsafe(self) -> Any:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver to act on
+        os.dup2(2, 1)  # what plugins print must not land in the driver's output
+        self.limited = ExitStack().enter_context(one_thread())
+        self.task = _unpickled(self.blob)
+        _limit_memory(self.room)
+        return await super().start_unsafe()
+
+
+def _unpickled(blob: bytes) -> Callable[[Any], Any]:
+    try:
+        task: Callable[[Any], Any] = cloudpickle.loads(blob)
+    except BaseException as error:
+        reason = f"the worker cannot load the task: {reason_of(error)}"
+
+        def task(block: Any) -> Any:
+            raise LabError(reason)
+
+    return task
+
+
+def _limit_memory(room: int) -> None:
+    """Let allocations beyond ``room`` bytes fail, where the system can (Linux)."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (li for li in status.read_text().splitlines() if li.startswith("VmData"))
+        held = int(line.split()[1]) * 1024
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (held + room, most))
+
+
+def _run(blob: bytes, path: str) -> None:
+    """One block on a worker: its payload, complete, becomes the file ``path``."""
+    worker: Any = get_worker()
+    part = Path(path).with_suffix(".part")
+    with part.open("wb") as file:
+        try:
+            payload = attempt(worker.task, cloudpickle.loads(blob), worker.limited)
+            data = cloudpickle.dumps(payload)
+        except BaseException as error:
+            data = cloudpickle.dumps(Failure("failed", reason_of(error)))
+        file.write(data)
+    part.rename(path)
+
+
+class _Nanny(Nanny):
+    """A dask nanny that tells when its worker is up and how it ended."""
+
+    stopping = False
+
+    def __init__(self, *args: Any, events: queue.SimpleQueue[Any], **given: Any) -> None:
+        given["worker_class"] = _Worker
+        super().__init__(*args, **given)
+        self.events = events
+
+    async def instantiate(self) -> Status:
+        status = await super().instantiate()
+        if status == Status.running:
+            self.events.put(("up", self.worker_address, self.pid))
+        return status
+
+    async def _on_worker_exit(self, exitcode: int) -> None:
+        self.events.put(("exit", self.worker_address, exitcode))
+        if not self.stopping:
+            await super()._on_worker_exit(exitcode)
+
+
+class Cluster:
+    """Workers that run one task; a context manager that leaves no process behind."""
+
+    def __init__(self, task: Callable[[Any], Any], workers: int, memory: int | None) -> None:
+        self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.room = memory or MEMORY_LIMIT // workers
+        self.running: dict[str, deque[_Job]] = {}
+        self.pids: dict[str, int] = {}
+        self.blob, self.workers = cloudpickle.dumps(task), workers
+        self.stack = ExitStack()
+        self.sent = 0
+
+    def __enter__(self) -> Cluster:
+        try:
+            with _interrupts_held():
+                self._start()
+        except Exception as error:
+            self.__exit__()
+            raise LabError(
+                f"workers: they could not be started ({reason_of(error)}); use workers=0 to run "
+                "in this process"
+            ) from error
+        except KeyboardInterrupt:
+            self.__exit__()
+            raise
+        return self
+
+    def _start(self) -> None:
+        self.stack.enter_context(_restored_environment())
+        self.stack.enter_context(_unguarded_main())
+        self.stack.enter_context(dask.config.set(_SETTINGS))
+        folder = tempfile.mkdtemp(prefix="labcore-")
+        self.stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        self.folder = Path(folder)
+        self.cluster = LocalCluster(
+            n_workers=self.workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            silence_logs=CRITICAL,
+            worker_class=_Nanny,
+            memory_limit=min(MEMORY_LIMIT, self.room + 2**30),
+            local_directory=folder,
+            death_timeout=START_SECONDS,
+            events=self.events,
+            blob=self.blob,
+            room=self.room,
+        )
+        self.stack.callback(self.cluster.close, timeout=10)
+        self.stack.callback(self._stop)
+        self.client = self.stack.enter_context(Client(self.cluster, set_as_default=False))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        with _interrupts_held():  # a second Ctrl-C must not leave processes behind
+            self.stack.close()
+
+    def _stop(self) -> None:
+        """End all workers at once: what they had to say is in files."""
+        for nanny in self.cluster.workers.values():
+            nanny.stopping = True
+            _end(nanny.pid)
+
+    def run(
+        self,
+        blocks: Iterable[Any],
+        timeout: float | None,
+        split: Callable[[Any], Sequence[Any]] | None,
+    ) -> Iterator[tuple[Any, Any]]:
+        """Yield (block, payload or Failure) as blocks end."""
+        waiting: deque[_Job] = deque()
+        fresh = map(_Job, blocks)
+        while self._submit(waiting, fresh):
+            match self._event(timeout):
+                case "up", address, pid:
+                    self.running[address], self.pids[address] = deque(), pid
+                case "done", address, job:
+                    yield from self._done(address, job)
+                case "exit", address, code:
+                    for job in self.running.pop(address, ()):
+                        if job.path.exists():
+                            yield job.block, job.payload()
+                        elif job.began():
+                            yield from self._lost(job, code, timeout, split, waiting)
+                        else:
+                            waiting.appendleft(_Job(job.block, job.tries))
+
+    def _submit(self, waiting: deque[_Job], fresh: Iterator[_Job]) -> bool:
+        """Hand out blocks, first one to each worker; whether there is more to wait for."""
+        spent = False
+        for depth in range(1, _DEPTH + 1):
+            for address, jobs in self.running.items():
+                if len(jobs) >= depth:
+                    continue
+                job = waiting.popleft() if waiting else next(fresh, None)
+                spent = job is None
+                if job is None:
+                    break
+                self._send(job, address)
+                jobs.append(job)
+        return any(self.running.values()) or bool(waiting) or not spent
+
+    def _send(self, job: _Job, address: str) -> None:
+        self.sent += 1
+        job.path = self.folder / f"{self.sent}.payload"
+        job.since = time.monotonic()
+        blob = cloudpickle.dumps(job.block)
+        key = job.path.name
+        job.future = self.client.submit(_run, blob, str(job.path), workers=[address], key=key)
+        job.future.add_done_callback(lambda _: self.events.put(("done", address, job)))
+
+    def _event(self, timeout: float | None) -> tuple[Any, ...]:
+        """What happens next; a block whose time is over has its worker killed on the way."""
+        begun = time.monotonic()
+        wait = 0.0  # what has happened already comes before any deadline
+        while True:
+            with suppress(queue.Empty):
+                event: tuple[Any, ...] = self.events.get(timeout=wait)
+                return event
+            now = time.monotonic()
+            if not self.running and now - begun > START_SECONDS:
+                raise LabError("workers: they end and do not start again; use workers=0")
+            wait = START_SECONDS
+            for address, jobs in self.running.items():
+                if timeout is None or not jobs or jobs[0].overdue:
+                    continue
+                left = jobs[0].since + timeout - now
+                jobs[0].overdue = left <= 0
+                if jobs[0].overdue:
+                    _end(self.pids[address])
+                else:
+                    wait = min(wait, left)
+
+    def _done(self, address: str, job: _Job) -> Iterator[tuple[Any, Any]]:
+        """A block that ended on a living worker; those of a dead one are for its exit."""
+        jobs = self.running.get(address, deque())
+        if job not in jobs or job.future is None:
+            return
+        if job.path.exists():
+            payload = job.payload()
+        elif job.future.status == "error" and not isinstance(job.future.exception(), KilledWorker):
+            payload = Failure("failed", reason_of(job.future.exception()))
+        else:
+            return
+        jobs.remove(job)
+        for follower in list(jobs)[:1]:
+            follower.since = time.monotonic()
+        yield job.block, payload
+
+    def _lost(
+        self,
+        job: _Job,
+        code: int,
+        timeout: float | None,
+        split: Callable[[Any], Sequence[Any]] | None,
+        waiting: deque[_Job],
+    ) -> Iterator[tuple[Any, Any]]:
+        """A block that took its worker with it: in parts, once more, or given up."""
+        parts = split(job.block) if split else ()
+        if len(parts) > 1:
+            waiting.extend(map(_Job, parts))
+        elif job.overdue:
+            reason = (
+                f"ran longer than {timeout:g} s and was stopped; allow it more or leave it out"
+            )
+            yield job.block, Failure("timeout", reason)
+        elif job.tries == 0 and code != -signal.SIGTERM:
+            waiting.append(_Job(job.block, tries=1))
+        else:
+            yield job.block, Failure("killed", _how(code, self.room, job.tries + 1))
+
+
+def _how(code: int, room: int, times: int) -> str:
+    """How a worker ended, from its exit code."""
+    often = " twice" if times > 1 else ""
+    if code == -signal.SIGTERM:  # the nanny's way to end a worker that is too large
+        return f"needed more memory than {room / 1e9:.3g} GB; give it more or leave it out"
+    if code == -signal.SIGKILL:
+        return f"its process was killed{often}, perhaps for want of memory; leave it out"
+    if code < 0:
+        return f"its process crashed{often} ({signal.Signals(-code).name}); leave it out"
+    return f"its process ended itself{often} with exit code {code}; leave it out"
+
+
+def _end(pid: int | None) -> None:
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def _restored_environment() -> Iterator[None]:
+    """Dask sets variables for its workers in this process, for good."""
+    before = {name: os.environ.get(name) for name in (*_ENVIRONMENT, "PYTHONHASHSEED")}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def _unguarded_main() -> Iterator[None]:
+    """Keep new processes from running the script again, which they need not know.
+
+    What a script defines travels by value, so it works without ``if __name__ == "__main__"``.
+    """
+    main = sys.modules["__main__"]
+    before = getattr(main, "__spec__", None)
+    main.__spec__ = ModuleSpec("labcore.__main__", None)
+    try:
+        yield
+    finally:
+        main.__spec__ = before
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait until the block is done, so that it leaves no half-made cluster behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        raise KeyboardInterrupt
