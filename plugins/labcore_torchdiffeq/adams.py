@@ -27,7 +27,7 @@ Order = Annotated[int, Ge(4), Le(12)]
 def explicit_adams(
     process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise, *, max_order: Order = 4
 ) -> Iterator[Tensor]:
-    """Adams-Bashforth with max_order - 1 past values, torchdiffeq's.
+    """Adams-Bashforth with max_order - 1 past values.
 
     N steps cost N + 3 min(N, 2) score evaluations.
     """
@@ -40,7 +40,7 @@ def explicit_adams(
 def implicit_adams(
     process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise, *, max_order: Order = 4
 ) -> Iterator[Tensor]:
-    """Adams-Moulton, corrected once from an Adams-Bashforth prediction, torchdiffeq's.
+    """Adams-Moulton, corrected once from an Adams-Bashforth prediction.
 
     N steps cost 2 N + 2 min(N, 2) score evaluations. torchdiffeq repeats the correction until the
     whole batch changes little; under an infinite tolerance it stops after the first one.

@@ -31,11 +31,11 @@ HAIRER = "Hairer, Norsett, Wanner (1993) Solving ODEs I"
 METHODS = {
     "euler": Method(1, (0,), "Euler (1768)", "Euler's method."),
     "midpoint": Method(2, (0, 0.5), "Runge (1895)", "The explicit midpoint rule."),
-    "heun2": Method(2, (0, 1), "Heun (1900)", "Heun's trapezoidal rule of order 2."),
-    "heun3": Method(3, (0, 1 / 3, 2 / 3), f"{HAIRER}, II.1, table 1.1", "Heun's rule of order 3."),
-    "rk4": Method(
-        4, (0, 1 / 3, 2 / 3, 1), f"{HAIRER}, II.1, table 1.2", "Kutta's 3/8 rule of order 4."
+    "heun2": Method(2, (0, 1), "Heun (1900)", "Heun's trapezoidal rule."),
+    "heun3": Method(
+        3, (0, 1 / 3, 2 / 3), f"{HAIRER}, II.1, table 1.1", "Heun's third-order rule."
     ),
+    "rk4": Method(4, (0, 1 / 3, 2 / 3, 1), f"{HAIRER}, II.1, table 1.2", "Kutta's 3/8 rule."),
 }
 
 
