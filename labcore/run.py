@@ -202,6 +202,8 @@ def _outcome(cell: Cell, samples: Tensor, parts: Parts) -> Outcome:
     reference = draw(cell.n, seeds.generator("reference", cell.seed))
     target = parts.target(cell.target)
     law = exact_law(target, parts.process(process) if process else None, t_eps)
+    if process and law is None:
+        target = replace(target, log_prob=None)  # p_0's density is not that of p_{t_eps}
     return Outcome(samples, reference, target, law, cell.seed)
 
 
