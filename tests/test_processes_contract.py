@@ -46,6 +46,11 @@ def test_options_keep_the_contract(name, options):
     check_process(ENTRIES[name](**ENTRIES[name].bind(options)))
 
 
+@pytest.mark.parametrize("name", ["vp", "diag_vp", "ou"])
+def test_conditional_covariances_follow_from_sigma_without_a_closed_form(name):
+    check_process(replace(ENTRIES[name](), closed_Q=None))
+
+
 @pytest.mark.parametrize("name", ["vp", "edm", "cld"])
 def test_a_process_for_any_event_serves_images(name):
     check_process(ENTRIES[name](), (1, 2, 2))
