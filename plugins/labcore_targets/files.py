@@ -79,7 +79,8 @@ def _samples(path: Path, rows: np.ndarray) -> Tensor:
         rows = rows[:, None]
     if rows.ndim == 0 or rows.size == 0:
         raise refuse(path, f"it has shape {rows.shape}, no samples", "give one row a sample")
-    data = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
+    with np.errstate(over="ignore"):  # beyond float32 is Inf, which is refused below
+        data = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
     wrong = int((~data.isfinite()).flatten(1).any(1).sum())
     if wrong:
         raise refuse(path, f"{wrong} of {len(data)} rows have NaN or Inf", "remove those rows")
