@@ -98,8 +98,8 @@ METHODS = {
         evals=1,
         extra=1,
         cite="Kidger et al. (2021) arXiv:2105.13493",
-        doc="Algebraically reversible Heun, one evaluation a step. It is stable on a segment of the "
-        "imaginary axis only: errors grow where the reverse SDE contracts, as it mostly does.",
+        doc="Algebraically reversible Heun, one evaluation a step. It is stable on a segment of "
+        "the imaginary axis only: errors grow where the reverse SDE contracts, as it mostly does.",
     ),
     "srk": Method(
         methods.SRK,
