@@ -25,7 +25,7 @@ import labcore
 from labcore_linear.checks import dimension, matrix, refuse, span
 
 TERMS = 20  # (2 ||A|| h0)^20 / 20! < 1e-18
-LARGEST_TABLE = 2**26  # numbers in the table of expm(A j h0)
+LARGEST_TABLE = 2**25  # numbers in the table of expm(A j h0)
 
 Matrices = Callable[[Tensor], Tensor]
 
