@@ -21,7 +21,7 @@ _HOMES = {
     "run": "run_cells",
     "scores": "Score counted eps_from_score reverse_drift score_from_energy score_from_eps"
     " score_from_v score_from_x0 v_from_score velocity x0_from_score",
-    "study": "Cell Study Use use",
+    "study": "Cell Event Study Use use",
     "targets": "Mixture Target data_law from_mixture state_law",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
@@ -88,5 +88,5 @@ if TYPE_CHECKING:
         velocity,
         x0_from_score,
     )
-    from labcore.study import Cell, Study, Use, use
+    from labcore.study import Cell, Event, Study, Use, use
     from labcore.targets import Mixture, Target, data_law, from_mixture, state_law

@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import groupby
+from math import nan
 from pathlib import Path
 from typing import Any
 
-from labcore.engine import Failure, execute, one_thread
+from labcore.engine import Failure, execute
 from labcore.errors import InvalidStudy
 from labcore.parts import Parts
 from labcore.registry import Registry, load_registry
-from labcore.run import Result, Values, run_cells, run_floor
+from labcore.run import Result, run_cells, run_floor
 from labcore.store import Store, Versions, cell_row, floor_rows, open_store
 from labcore.study import Cell, Event, Floor, Study, Use
 
@@ -51,7 +52,7 @@ class Task:
 
     registry: Registry
 
-    def __call__(self, work: Work) -> list[Result] | list[Values]:
+    def __call__(self, work: Work) -> Any:
         parts = _parts(self.registry)
         if work.floor is not None:
             return run_floor(work.floor, work.metrics, parts)
@@ -85,7 +86,7 @@ def run_study(
     with open_store(where, write=True) as store:
         works = list(pending(study, cells, metrics, store, registry, retry_failed))
         floors = floors_of(study, cells, Parts(registry))
-        store.join(study.name, [part.key for part in (*cells, *floors)])
+        store.join(study.name, [c.key for c in cells] + [f.key for f in floors])
         return _drive(study, cells, works, store, registry, workers, timeout, tuple(reporters))
 
 
@@ -195,7 +196,10 @@ def _drive(
         works, Task(registry), workers=workers, timeout=timeout, split=one_by_one
     ):
         if work.floor is not None:
-            store.put_many(_floor_rows(study, work.floor, payload, versions))
+            if isinstance(payload, Failure):
+                tell("note", message=f"{work.floor}: {payload.reason}; plots will show none")
+            else:
+                store.put_many(floor_rows(study.name, work.floor, payload, versions, nan))
             continue
         results = _results(work, payload)
         rows = [cell_row(study.name, result, versions) for result in results]
@@ -238,13 +242,6 @@ def _results(work: Work, payload: Any) -> list[Result]:
     return results
 
 
-def _floor_rows(study: Study, floor: Floor, payload: Any, versions: Versions) -> list[Any]:
-    """A floor that failed leaves no rows: the plots then say that there is none."""
-    if isinstance(payload, Failure):
-        return []
-    return floor_rows(study.name, floor, payload, versions, float("nan"))
-
-
 def estimate(study: Study, workers: int = 0, filters: Sequence[str] = ()) -> tuple[int, float]:
     """The number of cells and the seconds they may take, from a short probe of each sampler.
 
@@ -253,24 +250,29 @@ def estimate(study: Study, workers: int = 0, filters: Sequence[str] = ()) -> tup
     """
     registry = load_registry(list(study.entries))
     cells = keep(study.cells(registry), filters)
-    metrics, parts = study.metric_uses(registry), Parts(registry)
     groups: dict[Any, list[Work]] = {}
-    for work in pending(study, cells, metrics, None, registry):
+    for work in pending(study, cells, study.metric_uses(registry), None, registry):
         if work.cells:
             first = work.cells[0]
             setting = (first.target, first.process, first.score, first.sampler, first.n)
             groups.setdefault(setting, []).append(work)
-    seconds = 0.0
-    for works in groups.values():
-        shortest = min(works, key=lambda work: work.cells[0].steps)
-        probe = [replace(cell, steps=2) for cell in shortest.cells]
-        with one_thread() as limited, limited():
-            run_cells(probe[:1], metrics, parts)
-            begun = time.perf_counter()
-            results = run_cells(probe, metrics, parts)
-            whole = time.perf_counter() - begun
-        stepping = sum(r.seconds for r in results if r.status == "ok")
-        for work in works:
-            share = len(work.cells) / len(probe)
-            seconds += share * (stepping / 2 * work.cells[0].steps + whole - stepping)
+    seconds = sum(_probed(works, Task(registry)) for works in groups.values())
     return len(cells), seconds / max(workers, 1)
+
+
+def _probed(works: Sequence[Work], task: Task) -> float:
+    """Seconds that batches of one setting may take, from the shortest run with two steps."""
+    shortest = min(works, key=lambda work: work.cells[0].steps)
+    probe = replace(shortest, cells=tuple(replace(cell, steps=2) for cell in shortest.cells))
+    runs = execute([replace(probe, cells=probe.cells[:1]), probe], task)
+    next(runs)
+    begun = time.perf_counter()
+    _, payload = next(runs)
+    whole = time.perf_counter() - begun
+    stepping = sum(r.seconds for r in _results(probe, payload) if r.status == "ok")
+    shares = [len(work.cells) / len(probe.cells) for work in works]
+    steps = [work.cells[0].steps for work in works]
+    return sum(
+        share * (stepping / 2 * n + whole - stepping)
+        for share, n in zip(shares, steps, strict=True)
+    )

@@ -162,7 +162,11 @@ def _column(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Event:
-    """What a reporter is handed: kind "start", "cell" or "finish", and where the study stands."""
+    """What a reporter is handed: where the study stands.
+
+    kind: "start"; "cell" with the finished cell in ``rows``; "note" with a ``message`` about
+    something that is not a cell, such as a noise floor that failed; "finish".
+    """
 
     kind: str
     done: int
