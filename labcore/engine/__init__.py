@@ -9,11 +9,11 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from operator import length_hint
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from labcore.errors import InvalidOption
 from labcore.text import reason_of
@@ -65,16 +65,17 @@ def _execute(
 ) -> Generator[tuple[Block, Payload | Failure], None, None]:
     pending = iter(blocks)
     if workers == 0:
-        with one_thread() as limited:
-            for block in pending:
-                yield block, attempt(task, block, limited)
+        limited = one_thread()
+        for block in pending:
+            yield block, attempt(task, block, limited)
         return
     useful = max(1, min(workers, length_hint(blocks, workers)))
-    for first in pending:
+    first = list(islice(pending, 1))
+    if first:
         from labcore.engine.cluster import Cluster
 
         with Cluster(task, useful, memory) as cluster:
-            yield from cluster.run(chain([first], pending), timeout, split)
+            yield from cluster.run(chain(first, pending), timeout, split)
 
 
 def _check(workers: int, timeout: float | None, memory: int | None) -> None:
@@ -92,7 +93,9 @@ def _check(workers: int, timeout: float | None, memory: int | None) -> None:
 
 
 def attempt(
-    task: Callable[[Block], Payload], block: Block, limited: Callable[[], Any]
+    task: Callable[[Block], Payload],
+    block: Block,
+    limited: Callable[[], AbstractContextManager[None]],
 ) -> Payload | Failure:
     """One block, on one thread; what it prints goes to stderr, what it raises to a Failure."""
     try:
@@ -105,9 +108,8 @@ def attempt(
         return Failure("failed", reason_of(error), text[-20_000:])
 
 
-@contextmanager
-def one_thread() -> Iterator[Callable[[], Any]]:
-    """A context to compute in on one thread; the thread counts are put back after each use."""
+def one_thread() -> Callable[[], AbstractContextManager[None]]:
+    """A context to compute in on one thread; leaving it puts the thread counts back."""
     import scipy.linalg  # noqa: F401  (its BLAS must be loaded to be limited)
     import torch
     from threadpoolctl import ThreadpoolController
@@ -124,4 +126,4 @@ def one_thread() -> Iterator[Callable[[], Any]]:
         finally:
             torch.set_num_threads(before)
 
-    yield limited
+    return limited

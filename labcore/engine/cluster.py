@@ -52,6 +52,8 @@ _SETTINGS: dict[str, Any] = {
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
+    # Workers that crash in turn are to be started again, however often they are seen missing.
+    "distributed.deploy.lost-worker-timeout": "365 days",
     # The default's MALLOC_TRIM_THRESHOLD_ costs small networks more than half their speed.
     "distributed.nanny.pre-spawn-environ": _ENVIRONMENT,
     "distributed.worker.multiprocessing-method": "spawn",
@@ -65,7 +67,7 @@ _SETTINGS: dict[str, Any] = {
 
 @dataclass(eq=False)
 class _Job:
-    """A block on its way; ``path`` is where its payload appears, ``since`` when it has run."""
+    """A block on its way: where its payload will appear, and since when it is its turn."""
 
     block: Any
     tries: int = 0
@@ -78,8 +80,12 @@ class _Job:
         return self.path.with_suffix(".part").exists()
 
     def payload(self) -> Any:
-        with self.path.open("rb") as file:
-            return cloudpickle.load(file)
+        data = self.path.read_bytes()
+        self.path.unlink()
+        try:
+            return cloudpickle.loads(data)
+        except Exception as error:
+            return Failure("failed", f"its payload cannot be read: {reason_of(error)}")
 
 
 class _Worker(Worker):
@@ -90,9 +96,9 @@ class _Worker(Worker):
         self.blob, self.room = blob, room
 
     async def start_unsafe(self) -> Any:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver to act on
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         os.dup2(2, 1)  # what plugins print must not land in the driver's output
-        self.limited = ExitStack().enter_context(one_thread())
+        self.limited = one_thread()
         self.task = _unpickled(self.blob)
         _limit_memory(self.room)
         return await super().start_unsafe()
@@ -186,15 +192,16 @@ class Cluster:
     def _start(self) -> None:
         self.stack.enter_context(_restored_environment())
         self.stack.enter_context(_unguarded_main())
-        self.stack.enter_context(dask.config.set(_SETTINGS))
         folder = tempfile.mkdtemp(prefix="labcore-")
         self.stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        self.stack.enter_context(dask.config.set({**_SETTINGS, "temporary-directory": folder}))
         self.folder = Path(folder)
         self.cluster = LocalCluster(
             n_workers=self.workers,
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address=None,
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             silence_logs=CRITICAL,
             worker_class=_Nanny,
             memory_limit=min(MEMORY_LIMIT, self.room + 2**30),
@@ -386,9 +393,12 @@ def _interrupts_held() -> Iterator[None]:
         return
     caught: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+    # Threads and processes started meanwhile inherit the mask, so Ctrl-C is for this one alone.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, before)
-    if caught:
-        raise KeyboardInterrupt
+        if caught:
+            raise KeyboardInterrupt
