@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,19 +49,24 @@ def _same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
+OF_THREADS = ("Python's global generator", "the working directory")
+"""What a worker's other threads use as well: its network code draws from Python's generator."""
+
+
 @contextmanager
-def undisturbed() -> Iterator[list[str]]:
+def undisturbed(but: Collection[str] = ()) -> Iterator[list[str]]:
     """Put process-wide state back on leaving; the list then names what had been changed.
 
-    Watched: torch's default dtype and device, thread count and gradient mode, the global
-    generators of torch (CPU), numpy and Python, and the working directory.
+    Watched, ``but`` for those named: torch's default dtype and device, thread count and gradient
+    mode, the global generators of torch (CPU), numpy and Python, and the working directory.
     """
-    before = {name: get() for name, (get, _) in _FACETS.items()}
+    watched = {name: facet for name, facet in _FACETS.items() if name not in but}
+    before = {name: get() for name, (get, _) in watched.items()}
     changed: list[str] = []
     try:
         yield changed
     finally:
-        for name, (get, put) in _FACETS.items():
+        for name, (get, put) in watched.items():
             if not _same(before[name], get()):
                 changed.append(name)
                 put(before[name])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from labcore import seeds
 from labcore.errors import LabError, MetricError, SamplerError, ScoreError
-from labcore.guards import undisturbed
+from labcore.guards import OF_THREADS, undisturbed
 from labcore.metrics import Outcome
 from labcore.noise import brownian, initial
 from labcore.parts import Parts
@@ -120,7 +120,7 @@ def drive(
     given, grid = x.clone(), ts.clone()
     steps = 0
     out = x
-    with undisturbed() as changed:
+    with undisturbed(but=OF_THREADS) as changed:
         for out in entry(process, score, x, ts, noise, **dict(cell.sampler.options)):
             steps += 1
             _check_yield(cell, out, given, steps)

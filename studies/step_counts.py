@@ -15,9 +15,9 @@ study = labcore.Study(
     process=use("vp"),
     grid=use("log_snr"),
     sampler=["samplers:euler_maruyama", "ancestral", "ddim", "samplers:heun", "torchsde:srk"],
-    nfe=[6, 12, 24, 48, 96, 192],
+    nfe=[8, 16, 32, 64, 128, 256],
     seed=range(5),
-    n=1000,
+    n=2000,
     metrics=["sliced_w2", "energy", "frechet"],
 )
 

@@ -62,7 +62,7 @@ def _facts(entry: Any) -> tuple[str]:
         return ("",)
     order, evals = entry.traits.get("order"), entry.traits.get("evals")
     kind = "SDE" if entry.traits.get("stochastic") else "ODE"
-    cost = f"{evals} NFE/step" if evals else "adaptive"
+    cost = f"{evals} NFE/step" if evals else ("varies" if order else "adaptive")
     return (f"{kind}  order {order if order is not None else '-':<3}  {cost:<10}",)
 
 

@@ -131,9 +131,21 @@ def _print(metric: str, rows: pd.DataFrame) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    settings = ("target", "process", "score", "grid", "sampler", "steps", "nfe", "n", "start")
-    settings += ("end", "against", "dtype")
-    shown = [c for c in settings if c in rows and (rows[c].nunique() > 1 or c == "sampler")]
+    axes = [
+        "target",
+        "process",
+        "score",
+        "grid",
+        "sampler",
+        "steps",
+        "nfe",
+        "n",
+        "start",
+        "end",
+        "against",
+        "dtype",
+    ]
+    shown = [c for c in axes if c in rows and (rows[c].nunique() > 1 or c == "sampler")]
     table = Table(title=escape(metric), title_justify="left")
     for column in (*shown, "mean", "± 95 %", "noise floor", "seeds"):
         right = column not in ("target", "process", "score", "grid", "sampler")

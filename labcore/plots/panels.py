@@ -164,7 +164,8 @@ def wrapped(
 ) -> list[str]:
     """The texts, broken where they are wider: after a space, or within a name after `_,(:`.
 
-    Further lines begin with `indent`. A no-break space holds together what it joins, and is drawn as a space.
+    Further lines begin with `indent`. A no-break space holds together what it joins, and is
+    drawn as a space.
     """
     lines = (_lines(figure, text, width, size, indent) for text in texts)
     return ["\n".join(broken).replace("\N{NO-BREAK SPACE}", " ") for broken in lines]
