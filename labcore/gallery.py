@@ -117,17 +117,15 @@ def sheets(cells: Sequence[Cell], parts: Parts, n: int = 1500) -> Iterator[tuple
 
 def _budgets(cells: Sequence[Cell], parts: Parts) -> dict[str, list[Cell]]:
     """At most four budgets, each with one cell a sampler, by the NFE it costs at most."""
-    first: dict[tuple[Use, int], Cell] = {}
-    for cell in sorted(cells, key=lambda c: (c.steps, c.seed)):
-        first.setdefault((cell.sampler, cell.steps), cell)
-    by_sampler: dict[Use, list[Cell]] = {}
-    for (sampler, _), cell in first.items():
-        by_sampler.setdefault(sampler, []).append(cell)
-    most = max(map(len, by_sampler.values()))
+    by_sampler: dict[Use, dict[int, Cell]] = {}
+    for cell in cells:
+        by_sampler.setdefault(cell.sampler, {}).setdefault(cell.steps, cell)
+    ladders = [[of[steps] for steps in sorted(of)] for of in by_sampler.values()]
+    most = max(map(len, ladders))
     ranks = sorted({round(i * (most - 1) / 3) for i in range(4)})
     columns: dict[str, list[Cell]] = {}
     for rank in ranks:
-        few = [mine[rank] for mine in by_sampler.values() if rank < len(mine)]
+        few = [ladder[rank] for ladder in ladders if rank < len(ladder)]
         cost = max(cost_of(cell, parts) for cell in few)
         columns[f"{cost} NFE"] = few
     return columns

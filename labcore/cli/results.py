@@ -65,6 +65,9 @@ def _traceback(store: str, key: str) -> str:
         return printable(opened.traceback(key)) or f"no traceback of cell {key}"
 
 
+AXES = ("target", "process", "score", "grid", "sampler", "steps", "nfe", "n", "start", "end")
+AXES += ("against", "dtype")
+
 SAFE = "'"
 """Put before a text that a spreadsheet would take for a formula."""
 
@@ -131,21 +134,7 @@ def _print(metric: str, rows: pd.DataFrame) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    axes = [
-        "target",
-        "process",
-        "score",
-        "grid",
-        "sampler",
-        "steps",
-        "nfe",
-        "n",
-        "start",
-        "end",
-        "against",
-        "dtype",
-    ]
-    shown = [c for c in axes if c in rows and (rows[c].nunique() > 1 or c == "sampler")]
+    shown = [c for c in AXES if c in rows and (rows[c].nunique() > 1 or c == "sampler")]
     table = Table(title=escape(metric), title_justify="left")
     for column in (*shown, "mean", "± 95 %", "noise floor", "seeds"):
         right = column not in ("target", "process", "score", "grid", "sampler")
