@@ -3,6 +3,7 @@
 import matplotlib
 import numpy as np
 import pytest
+import scipy.stats
 from matplotlib.colors import to_hex
 from synthetic_rows import curve as law
 from synthetic_rows import failed, floor, frame, row, seeds
@@ -149,15 +150,17 @@ def test_a_negative_mean_is_drawn_not_dropped():
     assert high > 1.0
 
 
-def test_an_interval_below_zero_does_not_stretch_a_log_axis():
-    rows = frame(
-        seeds([1e-3, 5.0], steps=5), seeds([0.4, 0.5], steps=10), seeds([0.2, 0.3], steps=20)
-    )
+def test_an_interval_near_zero_does_not_stretch_a_log_axis():
+    """Of two seeds 1 +- h the interval is 1 +- t h; here it ends at -29, at 1e-9 and at 0.3."""
+    t = scipy.stats.t.ppf(0.975, 1)
+    halves = (2.4, (1 - 1e-9) / t, 0.7 / t)
+    rows = frame(*(seeds([1 - h, 1 + h], steps=k) for k, h in enumerate(halves, start=5)))
+    assert stats.summarise(rows)["lo"].to_numpy() == pytest.approx([1 - 2.4 * t, 1e-9, 0.3])
     [ax] = plots.curve(rows, "energy", x="steps").axes
     assert ax.get_yscale() == "log"
     low, high = ax.get_ylim()
-    assert 1e-3 < low < 0.2
-    assert 2.5 < high < 100
+    assert 0.05 < low < 0.1
+    assert 10 < high < 20
 
 
 def test_what_varies_makes_panels():

@@ -88,6 +88,16 @@ def test_axes_keep_most_of_the_figure(name):
     assert min(areas) > 0.01
 
 
+def test_titles_of_several_lines_do_not_shrink_the_panels():
+    def height(targets):
+        figure = plots.curve(study(SHORT, targets), "energy")
+        figure.draw_without_rendering()
+        return figure.axes[0].get_position().height * figure.get_size_inches()[1]
+
+    long = tuple(f"t:a_target_whose_name_is_forty_letters_{i}" for i in range(3))
+    assert height(long) == pytest.approx(height(("t:a", "t:b", "t:c")), rel=0.1)
+
+
 def test_widths_are_those_of_a_paper():
     assert FIGURES["curve"]().get_size_inches()[0] == plots.COLUMN
     assert FIGURES["curve in panels"]().get_size_inches()[0] == plots.PAGE
