@@ -59,7 +59,7 @@ def perturbed(
     added = [(size, error) for size, error in sized if size]
 
     def score(x: Tensor, t: Tensor) -> Tensor:
-        t = torch.as_tensor(t, dtype=torch.float64)
+        t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
         s = base(x, (t * (1 + time_shift)).clamp(max=process.T) if time_shift else t)
         if scale:
             s = (1 + scale) * s
