@@ -137,15 +137,16 @@ def test_repeated_data_weigh_as_often_as_they_occur() -> None:
     assert in_noise(process, t, score, exact(process, from_mixture(narrow))(x, t)) < 1e-6
 
 
-def test_the_score_can_be_differentiated() -> None:
-    data, process = points(40, 3), process_on("vp", 3)
+@pytest.mark.parametrize("d", [3, 20])
+def test_the_score_can_be_differentiated(d: int) -> None:
+    data, process = points(40, d), process_on("vp", d)
     score = empirical(process, of(data))
     x, t = batch(process, data, 1)
     with torch.inference_mode():
         score(x, t[0])
     jacobian = torch.autograd.functional.jacobian(lambda y: score(y, t[0]), x)[0, :, 0]
     assert torch.allclose(jacobian, jacobian.T, rtol=1e-9, atol=1e-9)
-    h = 1e-5 * torch.eye(3, dtype=F64)
+    h = 1e-5 * torch.eye(d, dtype=F64)
     slope = torch.cat([score(x + e, t[0]) - score(x - e, t[0]) for e in h]).T / 2e-5
     assert torch.allclose(jacobian, slope, rtol=1e-5, atol=1e-5)
 
