@@ -34,12 +34,11 @@ def rotate(x: Tensor, y: Tensor, c: float, s: float) -> None:
 def split(node: Normals, fresh: Normals, ratio: float) -> None:
     """Split an interval, in place: node becomes its first part, a^2 = ratio, fresh the second."""
     a, b = sqrt(ratio), sqrt(1.0 - ratio)
-    w, w2 = node[0], fresh[0]
-    for k, k2 in zip(node[1:], fresh[1:], strict=True):
-        rho = sqrt(a**6 + b**6)
+    if len(node) == 2:
+        (_, k), (w2, k2), rho = node, fresh, sqrt(a**6 + b**6)
         rotate(k, w2, rho, -sqrt(3.0) * a * b)
         rotate(k, k2, a**3 / rho, b**3 / rho)
-    rotate(w, w2, a, b)
+    rotate(node[0], fresh[0], a, b)
 
 
 def join(left: tuple[float, Normals], right: tuple[float, Normals]) -> tuple[float, Normals]:

@@ -72,7 +72,7 @@ def brownian(
     Steps (ts[i], ts[i+1]) are asked in order; some may be left out, and the last one may be asked
     again. Raises InvalidGrid or LabError at once, SamplerError for a step that breaks this.
     """
-    times = [float(t) for t in ts]
+    times = torch.as_tensor(ts).tolist()
     if len(times) < 2 or not all(map(isfinite, times)):
         raise InvalidGrid(f"grid: noise needs two or more finite times, it has {times[:5]}")
     if any(s >= t for t, s in pairwise(times)):
@@ -117,8 +117,8 @@ class Source:
 
     def normal(self, generators: Sequence[Generator]) -> Tensor:
         if len(generators) == 1:
-            z = self._empty(*self._shape).normal_(generator=generators[0])
-            return z.to(self._working)
+            z = self._empty(self._shape).normal_(generator=generators[0])
+            return z if z.dtype is self._working else z.to(self._working)
         z = self._empty(len(generators), *self._shape)
         for rows, g in zip(z.unbind(0), generators, strict=True):
             rows.normal_(generator=g)
