@@ -25,6 +25,9 @@ MOST_PANELS = 6
 
 KINDS = ("curve", "heatmap", "pareto")
 
+TILES = (4, 6)
+"""Rows and columns of pictures in a panel of a sample sheet."""
+
 
 def draw(
     frame: pd.DataFrame,
@@ -92,7 +95,7 @@ def slug(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[:60] or "all"
 
 
-def sheets(cells: Sequence[Cell], parts: Parts, n: int = 1500) -> Iterator[tuple[str, Figure]]:
+def sheets(cells: Sequence[Cell], parts: Parts) -> Iterator[tuple[str, Figure]]:
     """Samples a person can look at: each sampler at a few budgets, below exact draws.
 
     One sheet a target and process; pictures where the target has an image shape, a scatter over
@@ -103,6 +106,7 @@ def sheets(cells: Sequence[Cell], parts: Parts, n: int = 1500) -> Iterator[tuple
         if law.image is None and law.event != (2,):
             continue
         mine = [c for c in cells if (c.target, c.process) == (target, process)]
+        n = 1500 if law.image is None else TILES[0] * TILES[1]
         columns = _budgets(mine, parts)
         shown = {
             ("exact draws", title): law.sample(n, seeds.generator("sheet", title))
@@ -139,5 +143,5 @@ def cost_of(cell: Cell, parts: Parts) -> int:
 
 def _sheet(law: Target, shown: dict[tuple[str, str], Tensor]) -> Figure:
     if law.image is not None:
-        return plots.sheet_images(shown, law.image[-2:], tiles=(4, 6))
+        return plots.sheet_images(shown, law.image[-2:], tiles=TILES)
     return plots.sheet_2d(shown, law.log_prob)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 
 DEFAULTS = {
     **{"study": "demo", "kind": "cell", "target": "targets:rings", "process": "linear:vp"},
@@ -57,3 +58,11 @@ def table(columns: dict[str, Any], **given: Any) -> pd.DataFrame:
     count = len(next(iter(columns.values())))
     rows = rows.loc[[0] * count].reset_index(drop=True).assign(**columns)
     return rows.assign(key=[str(i) for i in range(count)])
+
+
+def band_of_means(repeats: Iterable[float], k: int, level: float = 0.95) -> tuple[float, float]:
+    """Where the mean over k more repeats falls: mean +- t_{R-1} sd sqrt(1/k + 1/R)."""
+    x = np.asarray(list(repeats))
+    t = float(scipy.stats.t.ppf((1 + level) / 2, len(x) - 1))
+    half = t * float(x.std(ddof=1)) * np.sqrt(1 / k + 1 / len(x))
+    return float(x.mean()) - half, float(x.mean()) + half

@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 from matplotlib.colors import to_hex
 from synthetic_rows import curve as law
-from synthetic_rows import failed, floor, frame, row, seeds
+from synthetic_rows import band_of_means, failed, floor, frame, row, seeds
 
 from labcore import plots, stats
 from labcore.errors import LabError
@@ -59,12 +59,11 @@ def test_the_floor_is_a_band_at_its_height():
     rows = two_samplers()
     figure = plots.curve(rows, "energy", level=0.9)
     [band] = [patch for patch in figure.axes[0].patches if patch.get_gid() == "floor"]
-    want = stats.floors(rows, level=0.9).iloc[0]
-    assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx(
-        (want["lo"], want["hi"])
-    )
+    repeats = rows[rows.kind == "floor"].value
+    lo, hi = band_of_means(repeats, rows[rows.kind == "cell"].seed.nunique(), 0.9)
+    assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((lo, hi))
     low, high = figure.axes[0].get_ylim()
-    assert low < want["lo"] < want["hi"] < high
+    assert low < lo < hi < high
     assert "noise floor (90 %)" in legend_texts(figure)
 
 
@@ -79,7 +78,8 @@ def test_each_process_panel_has_its_own_floor():
         ax.get_title(): [p.get_y() for p in ax.patches if p.get_gid() == "floor"]
         for ax in plots.curve(rows, "energy").axes
     }
-    assert heights == {"vp": [1e-3], "ve": [3e-3]}
+    want = {"vp": [1e-3, 2e-3], "ve": [3e-3, 4e-3]}
+    assert heights == {k: pytest.approx([band_of_means(v * 20, 2)[0]]) for k, v in want.items()}
 
 
 def test_the_legend_gives_the_fitted_slope():
@@ -143,7 +143,7 @@ def test_a_negative_mean_is_drawn_not_dropped():
     [ax] = plots.curve(rows, "energy").axes
     assert ax.get_yscale() == "symlog"
     assert drawn(ax)[0].get_ydata().tolist() == list(values.values())
-    top = stats.floors(rows)["hi"].iloc[0]
+    top = band_of_means(np.linspace(-4e-3, 5e-3, 60), 2)[1]
     assert ax.yaxis.get_transform().linthresh == pytest.approx(top)
     low, high = ax.get_ylim()
     assert low < -0.004

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import LogNorm
-from synthetic_rows import failed, floor, frame, row, seeds
+from synthetic_rows import band_of_means, failed, floor, frame, row, seeds
 
 from labcore import plots, stats
 from labcore.errors import LabError
@@ -49,7 +49,7 @@ def test_every_place_says_what_it_holds():
 def test_colours_are_the_means_and_flat_within_the_floor():
     ax = plots.heatmap(ROWS, "energy").axes[0]
     mesh = ax.collections[0]
-    top = stats.floors(ROWS)["hi"].iloc[0]
+    top = band_of_means(ROWS[ROWS.kind == "floor"].value, 3)[1]
     want = [[0.6, 0.016, np.nan], [top, 0.25, np.nan]]
     values = np.ma.filled(mesh.get_array(), np.nan).reshape(2, 3)
     assert values == pytest.approx(np.array(want), nan_ok=True)
@@ -158,7 +158,7 @@ def test_pareto_draws_settings_and_their_front():
 
 def test_within_the_floor_only_the_fastest_counts():
     rows = frame(timed(A, [(1, 0.9), (2, 0.008), (4, 0.002)]), floor(np.linspace(0.001, 0.01, 60)))
-    top = stats.floors(rows)["hi"].iloc[0]
+    top = band_of_means(np.linspace(0.001, 0.01, 60), 3)[1]
     assert front_of(plots.pareto(rows, "energy")) == pytest.approx(np.array([(1, 0.9), (2, top)]))
 
 

@@ -266,3 +266,30 @@ def test_floors_that_end_at_different_times_are_not_pooled():
     ends = (seeds([1.0], t_eps=t, grid=f"to {t}") for t in (1e-3, 1e-2))
     data = frame(*ends, floor([0.3] * 3, t_eps=None))
     assert with_floors(summarise(data), floors(data))["floor_mean"].tolist() == [0.3, 0.3]
+
+
+def test_the_band_of_a_mean_over_seeds_covers_exact_means() -> None:
+    """Means over 4 seeds of exact cells fall in the band of 10 repeats 95 % of the time.
+
+    4000 trials: the share's standard error is 0.35 %, and one seed's band would hold 99.97 %.
+    """
+    rng = np.random.default_rng(3)
+    inside = 0
+    for _ in range(4000):
+        repeats = rng.normal(size=10)
+        mean = rng.normal(size=4).mean()
+        summary = pd.DataFrame({"target": ["t"], "mean": [mean], "count": [4]})
+        measured = pd.DataFrame(
+            {
+                "target": ["t"],
+                "process": [""],
+                "mean": [repeats.mean()],
+                "sd": [repeats.std(ddof=1)],
+                "lo": [np.nan],
+                "hi": [np.nan],
+                "count": [10],
+            }
+        )
+        got = with_floors(summary, measured).iloc[0]
+        inside += got["floor_lo"] <= got["mean"] <= got["floor_hi"]
+    assert abs(inside / 4000 - 0.95) < 0.015

@@ -65,7 +65,7 @@ def _traceback(store: str, key: str) -> str:
         return printable(opened.traceback(key)) or f"no traceback of cell {key}"
 
 
-AXES = ("target", "process", "score", "grid", "sampler", "steps", "nfe", "n", "start", "end")
+AXES: tuple[str, ...] = ("target", "process", "score", "grid", "sampler", "steps", "nfe", "n", "start", "end")
 AXES += ("against", "dtype")
 
 SAFE = "'"

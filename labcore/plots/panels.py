@@ -38,7 +38,7 @@ def select(frame: pd.DataFrame, metric: str, figure: str) -> pd.DataFrame:
 
 def summary(rows: pd.DataFrame, level: float, better: Better) -> pd.DataFrame:
     """Means with intervals, floors and, per row, whether it is resolved from the floor."""
-    table = with_floors(summarise(rows, level=level), floors(rows, level=level), better)
+    table = with_floors(summarise(rows, level=level), floors(rows, level=level), better, level)
     return table.assign(seen=table["resolved"].fillna(True).astype(bool))
 
 

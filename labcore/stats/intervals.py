@@ -109,16 +109,19 @@ def resolved(value: Any, floor: Mapping[str, Any] | pd.DataFrame, better: Better
 
 
 def with_floors(
-    summary: pd.DataFrame, floor: pd.DataFrame, better: Better = "lower"
+    summary: pd.DataFrame, floor: pd.DataFrame, better: Better = "lower", level: float = 0.95
 ) -> pd.DataFrame:
     """The summary with floor_mean, floor_lo, floor_hi and `resolved` (missing without a floor).
+
+    A mean over k = `count` seeds has the band of the mean of k repeats, of R that were measured:
+    mean +- t_{R-1} sd sqrt(1/k + 1/R). One seed has the floor's own band.
 
     The floor of the setting's own process goes before the one that all processes share; where
     the summary's columns leave several floors possible, none is taken.
     """
     on = [c for c in FLOOR if c in floor and c in summary and summary[c].notna().any()]
-    added = ["floor_mean", "floor_lo", "floor_hi"]
-    table = floor.rename(columns={"mean": "floor_mean", "lo": "floor_lo", "hi": "floor_hi"})
+    added = ["floor_mean", "floor_lo", "floor_hi", "floor_sd", "floor_count"]
+    table = floor.rename(columns={c: f"floor_{c}" for c in ("mean", "lo", "hi", "sd", "count")})
     out = summary.assign(**dict.fromkeys(added, np.nan)).reset_index(drop=True)
     asked = summary
     if "t_eps" in on and "against" in on:  # p_0 is the same law wherever the grid ends
@@ -130,7 +133,22 @@ def with_floors(
             continue
         found = asked[keys].merge(rows[[*keys, *added]], on=keys, how="left")
         out[added] = found[added].where(found[added].notna(), out[added])
+    out = _of_means(out, level).drop(columns=["floor_sd", "floor_count"])
     band = {"lo": out["floor_lo"], "hi": out["floor_hi"]}
     known = out["mean"].notna() & out["floor_hi"].notna()
     out["resolved"] = resolved(out["mean"], band, better).astype("boolean").where(known)
     return out
+
+
+def _of_means(out: pd.DataFrame, level: float) -> pd.DataFrame:
+    """The bands narrowed to those of means over `count` seeds."""
+    if "count" not in out:
+        return out
+    k, repeats = out["count"].astype(float), out["floor_count"].astype(float)
+    df = repeats.sub(1).fillna(1).clip(lower=1)
+    half = t_quantile(level, df) * out["floor_sd"] * np.sqrt(1 / k.clip(lower=1) + 1 / repeats)
+    narrow = (k > 1) & half.notna()
+    lo, hi = out["floor_mean"] - half, out["floor_mean"] + half
+    return out.assign(
+        floor_lo=lo.where(narrow, out["floor_lo"]), floor_hi=hi.where(narrow, out["floor_hi"])
+    )

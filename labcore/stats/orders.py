@@ -85,7 +85,7 @@ def _curves(
     seeds, keys = per_seed(cells(frame), SETTING)
     if seeds.empty:
         return
-    summary = with_floors(summary_of(seeds, keys, level), floors(frame, level=level))
+    summary = with_floors(summary_of(seeds, keys, level), floors(frame, level=level), level=level)
     seeds["setting"] = seeds.groupby(keys, dropna=False, sort=False, observed=True).ngroup()
     values = seeds.pivot(index="seed", columns="setting", values="value").to_numpy()
     curve = [c for c in CURVE if c in keys]
