@@ -18,14 +18,18 @@ _SHORTEST = 5e-3  # calls faster than this are repeated within a round until the
 
 
 def rounds(
-    work: Mapping[str, Callable[[], object]], repeats: int = 15, seconds: float = 20.0
+    work: Mapping[str, Callable[[], object]],
+    repeats: int = 15,
+    seconds: float = 20.0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Rounds:
     """Seconds per call of each callable in each round: {name: [round 1, round 2, ...]}.
 
     At most `repeats` rounds, and no new one after `seconds` have passed (three are always run,
-    after a warm-up).
+    after a warm-up). Work of one thread may be timed with ``time.thread_time``, which does not
+    count the time that other processes had the core.
     """
-    loops = {name: _loops(fn) for name, fn in work.items()}
+    loops = {name: _loops(fn, clock) for name, fn in work.items()}
     times: Rounds = {name: [] for name in work}
     shuffle, start = random.Random(0).shuffle, time.perf_counter()
     gc.collect()
@@ -37,7 +41,7 @@ def rounds(
             order = list(work)
             shuffle(order)
             for name in order:
-                times[name].append(_once(work[name], loops[name]))
+                times[name].append(_once(work[name], loops[name], clock))
     finally:
         gc.enable()
     return times
@@ -97,16 +101,16 @@ def _text(value: object) -> str:
     return f"{value:.3g}" if type(value) is float else str(value)
 
 
-def _loops(fn: Callable[[], object]) -> int:
+def _loops(fn: Callable[[], object], clock: Callable[[], float]) -> int:
     """Calls per round: 1, or as many as fill `_SHORTEST`; the first call only warms up."""
-    first = _once(fn, 1)
+    first = _once(fn, 1, clock)
     if first > 10 * _SHORTEST:
         return 1
-    return max(1, round(_SHORTEST / max(_once(fn, 1), 1e-9)))
+    return max(1, round(_SHORTEST / max(_once(fn, 1, clock), 1e-9)))
 
 
-def _once(fn: Callable[[], object], loops: int) -> float:
-    start = time.perf_counter()
+def _once(fn: Callable[[], object], loops: int, clock: Callable[[], float]) -> float:
+    start = clock()
     for _ in range(loops):
         fn()
-    return (time.perf_counter() - start) / loops
+    return (clock() - start) / loops

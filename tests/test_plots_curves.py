@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import scipy.stats
 from matplotlib.colors import to_hex
-from synthetic_rows import curve as law
 from synthetic_rows import band_of_means, failed, floor, frame, row, seeds
+from synthetic_rows import curve as law
 
 from labcore import plots, stats
 from labcore.errors import LabError

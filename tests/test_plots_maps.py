@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import LogNorm
 from synthetic_rows import band_of_means, failed, floor, frame, row, seeds
 
-from labcore import plots, stats
+from labcore import plots
 from labcore.errors import LabError
 
 A, B = "s:ddim(eta=0.0)", "s:heun"

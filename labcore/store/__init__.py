@@ -203,15 +203,20 @@ def open_store(where: str | Path, write: bool = False) -> Iterator[Store]:
 
 def salvage(damaged: str | Path, fresh: str | Path) -> int:
     """Copy the rows of a damaged store that are sound into a new one; the number of results."""
-    with open_store(damaged) as store, open_store(fresh, write=True) as copy:
-        with store._told(), store.engine.begin() as connection:
+    if Path(fresh).exists():
+        raise StoreError(f"store '{fresh}': it exists; name a new file to save the rows in")
+    engine, close = connect.open_engine(damaged, write=False, torn=True)
+    try:
+        with connect.told(damaged), engine.begin() as connection:
             tables = reading.load(connection, torn=True)
-        with copy._told(), copy.engine.begin() as connection:
-            for table in TABLES:
-                kept = tables[table.name]
-                names = list(kept.columns)
-                rows = zip(*(kept.columns[n][kept.sound].tolist() for n in names), strict=True)
-                found = [dict(zip(names, row, strict=True)) for row in rows]
-                if found:
-                    connection.execute(table.insert(), found)
+    finally:
+        close()
+    with open_store(fresh, write=True) as copy, copy.engine.begin() as connection:
+        for table in TABLES:
+            kept = tables[table.name]
+            names = list(kept.columns)
+            rows = zip(*(kept.columns[n][kept.sound].tolist() for n in names), strict=True)
+            found = [dict(zip(names, row, strict=True)) for row in rows]
+            if found:
+                connection.execute(table.insert(), found)
     return int(tables["results"].sound.sum())

@@ -54,6 +54,8 @@ def told(where: str | Path) -> Iterator[None]:
         raise StoreError(f"store '{shown(where)}': {_remedy(error.orig)}") from error
     except sqlite3.Error as error:
         raise StoreError(f"store '{shown(where)}': {_remedy(error)}") from error
+    except UnicodeDecodeError as error:  # in the database's own words for what is wrong
+        raise StoreError(f"store '{shown(where)}': {_REMEDIES['SQLITE_CORRUPT']}") from error
     except OSError as error:
         raise StoreError(
             f"store '{shown(where)}': {error.strerror}; check the folder's permissions and space"
@@ -70,20 +72,22 @@ def _remedy(error: BaseException | None) -> str:
     return f"{one_line(str(error))}; check that it is a results store and can be reached"
 
 
-def open_engine(where: str | Path, write: bool) -> tuple[sa.Engine, Callable[[], None]]:
-    """An engine on a checked store, and what closes it."""
+def open_engine(
+    where: str | Path, write: bool, torn: bool = False
+) -> tuple[sa.Engine, Callable[[], None]]:
+    """An engine on a store, and what closes it; a file's structure is checked unless ``torn``."""
     with told(where), ExitStack() as stack:
         url = sa.make_url(str(where)) if is_url(where) else None
         if url is None or url.get_backend_name() == "sqlite":
             path = Path(where if url is None else url.database or "")
-            engine = _open_file(stack, path, write)
+            engine = _open_file(stack, path, write, torn)
         else:
             engine = _open_server(stack, url, write)
         _check_schema(engine, where)
         return engine, stack.pop_all().close
 
 
-def _open_file(stack: ExitStack, path: Path, write: bool) -> sa.Engine:
+def _open_file(stack: ExitStack, path: Path, write: bool, torn: bool) -> sa.Engine:
     _check_file(path)
     if write:
         stack.callback(_lock(path))
@@ -93,7 +97,7 @@ def _open_file(stack: ExitStack, path: Path, write: bool) -> sa.Engine:
         raise StoreError(f"store '{path}': there is none; run a study with this store first")
     engine = _sqlite_engine(path, write)
     stack.callback(engine.dispose)
-    if write:  # adding to a damaged file makes it worse
+    if not torn:  # rows may be lost without a trace, and adding to a damaged file makes it worse
         with engine.connect() as connection:
             found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
         if found != "ok":

@@ -115,8 +115,8 @@ def _bits(values: np.ndarray) -> np.ndarray:
     return np.fromiter(map(_text_bits, values), np.int64, len(values))
 
 
-def _text_bits(text: str) -> int:
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+def _text_bits(text: object) -> int:  # a damaged text may come as bytes
+    digest = hashlib.blake2b(str(text).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 
