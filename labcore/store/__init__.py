@@ -207,7 +207,7 @@ def salvage(damaged: str | Path, fresh: str | Path) -> int:
         raise StoreError(f"store '{fresh}': it exists; name a new file to save the rows in")
     engine, close = connect.open_engine(damaged, write=False, torn=True)
     try:
-        with connect.told(damaged), engine.begin() as connection:
+        with connect.told(damaged), engine.connect() as connection:
             tables = reading.load(connection, torn=True)
     finally:
         close()
