@@ -1,6 +1,7 @@
 """What goes into a store comes out, each finished (cell, metric) once, whatever the values."""
 
 import math
+import os
 import sqlite3
 import subprocess
 import sys
@@ -227,3 +228,20 @@ with open_store({str(tmp_path / "s.sqlite")!r}, write=True) as store:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 2.5
+
+
+SERVER = os.environ.get("LABCORE_TEST_DATABASE", "")
+
+
+@pytest.mark.skipif(not SERVER, reason="LABCORE_TEST_DATABASE names no empty PostgreSQL database")
+def test_a_server_keeps_the_same_and_has_one_writer() -> None:
+    with open_store(SERVER, write=True) as store:
+        store.put_many(row(i) for i in range(1000))
+        store.put(row(2000, values={"m": {"": math.nan, "a": math.inf}}))
+        store.put(failed(3000, reason="a\0b"))
+        with pytest.raises(StoreError, match="busy"), open_store(SERVER, write=True):
+            pass
+        with open_store(SERVER) as reader:
+            assert len(reader.frame("demo")) == store.check() == 1003
+        store.put(row(3000))
+        assert list(store.frame()["status"].unique()) == ["ok"]
