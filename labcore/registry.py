@@ -6,6 +6,7 @@ or skipped: an ambiguous name is an error that lists both, a typo one that lists
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -115,7 +116,21 @@ class Registry:
 
     def __reduce__(self) -> tuple[Callable[..., Registry], tuple[Any, ...]]:
         mine = [e for r in self.records if r.name == LOCAL for e in r.entries]
+        for entry in mine:
+            _travel_by_value(entry)
         return _reopen, ([(e.kind, e.name, e.fn, dict(e.traits)) for e in mine],)
+
+
+def _travel_by_value(entry: Entry) -> None:
+    """What a script defines must travel whole where other processes cannot import the script."""
+    import cloudpickle
+
+    module = sys.modules.get(entry.fn.__module__)
+    if module is None or module.__name__ == "__main__":
+        return
+    top = module.__name__.partition(".")[0]
+    if not any(finder.find_spec(top, None) for finder in sys.meta_path):
+        cloudpickle.register_pickle_by_value(module)
 
 
 def _verdict(record: PluginRecord) -> str:

@@ -1,6 +1,9 @@
 """Names: the full one always works, the short one while it is unambiguous, never a guess."""
 
 import functools
+import subprocess
+import sys
+import types
 
 import cloudpickle
 import pytest
@@ -133,6 +136,29 @@ def test_a_pickled_registry_reopens_the_plugins_and_carries_the_scripts_entries(
     copy = again("local:scaled")
     assert copy(None, **copy.bind({"by": 5})) == 15.0
     assert dict(copy.traits) == {"better": "lower"}
+
+
+def test_entries_of_a_script_that_others_cannot_import_travel_with_what_they_use() -> None:
+    source = """
+import labcore
+GAIN = 2.0
+def helper(x): return GAIN * x
+@labcore.metric
+def base(outcome, *, a: float = 1.0): return helper(a)
+@labcore.metric
+def outer(outcome, *, b: float = 3.0): return base(outcome, a=b) + helper(b)
+"""
+    script = sys.modules["a_script_of_nowhere"] = types.ModuleType("a_script_of_nowhere")
+    exec(source, script.__dict__)
+    script.base.bind({})
+    blob = cloudpickle.dumps(load_registry([script.outer]))
+    code = """
+import sys, cloudpickle
+entry = cloudpickle.load(sys.stdin.buffer).get("metric", "outer")
+print(entry(None, **entry.bind({"b": 5})))
+"""
+    done = subprocess.run([sys.executable, "-c", code], input=blob, capture_output=True)
+    assert done.stdout == b"20.0\n", done.stderr.decode()
 
 
 def test_every_installed_entry_has_one_full_name() -> None:
