@@ -190,7 +190,7 @@ def rows() -> Iterator[dict[str, object]]:
     g = torch.Generator().manual_seed(0)
     images = digits().data
     assert images is not None
-    yield from data_sets(images, 512, "digits")
+    yield from data_sets(images, 2048, "digits")
     for N, d, B in ((10_000, 2, 1024), (20_000, 16, 512), (10_000, 784, 256)):
         yield from data_sets(torch.randn(N, d, generator=g), B, "normals")
 
