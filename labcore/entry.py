@@ -83,14 +83,29 @@ class Entry:
 
     @cached_property
     def _model(self) -> Any:
-        from pydantic import ConfigDict, create_model
+        from pydantic import ConfigDict, Field, create_model
 
-        hints = get_type_hints(self.fn, include_extras=True)
+        try:
+            hints = get_type_hints(self.fn, include_extras=True)
+        except NameError as error:
+            raise PluginError(
+                f"{self.kind} '{self.name}': the type of an option is unknown ({error}); import "
+                "it where the function is defined"
+            ) from error
+        # Behind an alias, since a model has attributes of its own, such as copy and json.
         fields: dict[str, Any] = {
-            name: (hints.get(name, Any), ... if p.default is p.empty else p.default)
+            f"option_{name}": (
+                hints.get(name, Any),
+                Field(... if p.default is p.empty else p.default, alias=name),
+            )
             for name, p in self.parameters.items()
         }
-        config = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
+        config = ConfigDict(
+            extra="forbid",
+            allow_inf_nan=False,
+            arbitrary_types_allowed=True,
+            validate_default=True,  # lam: float = 0 and lam=0.0 are one option
+        )
         return create_model(self.name, __config__=config, **fields)
 
     def bind(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,11 +129,11 @@ class Entry:
             raise InvalidOption(
                 f"{self.kind} '{self.name}': {'; '.join(booleans)}; its options are: {known}"
             )
-        return {name: getattr(model, name) for name in self.parameters}
+        return {name: getattr(model, f"option_{name}") for name in self.parameters}
 
     def _annotation(self, name: str) -> str:
         parameter = self.parameters.get(name)
-        return "bool" if parameter is None else str(parameter.annotation)
+        return "bool" if parameter is None else inspect.formatannotation(parameter.annotation)
 
 
 def _explain(entry: Entry, error: Any) -> str:

@@ -41,6 +41,10 @@ _FACETS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
 }
 
 
+_UNTOLD = {"Python's global generator"}
+"""Libraries such as rich draw from it as they are imported."""
+
+
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
@@ -68,5 +72,5 @@ def undisturbed(but: Collection[str] = ()) -> Iterator[list[str]]:
     finally:
         for name, (get, put) in watched.items():
             if not _same(before[name], get()):
-                changed.append(name)
                 put(before[name])
+                changed += [name] if name not in _UNTOLD else []
