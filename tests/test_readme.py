@@ -50,7 +50,8 @@ def test_the_plugin_in_the_readme_passes_its_check() -> None:
 
 
 def test_the_study_in_the_readme_expands() -> None:
-    (source,) = re.findall(r"```python\n(import labcore\nfrom.*?)```", README.read_text(), re.DOTALL)
+    pattern = r"```python\n(import labcore\nfrom.*?)```"
+    (source,) = re.findall(pattern, README.read_text(), re.DOTALL)
     module: dict[str, object] = {"__name__": "eta"}
     exec(source, module)
     study = module["study"]
