@@ -25,7 +25,9 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.installed
 	@touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python studies/step_counts.py --store $(OUT)/step_counts.sqlite --plots $(OUT)/step_counts
+	@mkdir -p $(OUT)
+	$(BIN)/python studies/step_counts.py --workers 2 --store $(OUT)/step_counts.sqlite \
+		--plots $(OUT)/step_counts
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
