@@ -239,6 +239,23 @@ def test_control_c_ends_every_process_and_leaves_no_file(tmp_path: Path) -> None
     assert [p.name for p in tmp_path.iterdir()] == ["unguarded script.py"]
 
 
+def test_control_c_while_workers_start_leaves_none(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(dedent(SCRIPT).replace("1, 2", '"hang", "hang"'))
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while len(family(process)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = family(process)
+    os.killpg(process.pid, 2)
+    err = process.communicate(timeout=60)[1]
+    assert "KeyboardInterrupt" in err
+    assert err.count("Traceback") == 1, "the workers complain as well"
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+
+
 def test_a_killed_driver_takes_its_workers_along(tmp_path: Path) -> None:
     process = start(tmp_path)
     children = family(process)

@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import os
 import queue
-import resource
 import shutil
 import signal
-import sys
 import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec
 from logging import CRITICAL
 from pathlib import Path
 from types import TracebackType
@@ -28,16 +24,17 @@ from typing import Any
 
 import cloudpickle
 import dask
-from distributed import Client, Future, LocalCluster, Nanny, Worker, get_worker
-from distributed.core import Status
+from distributed import Client, Future, LocalCluster
 from distributed.scheduler import KilledWorker
 from distributed.system import MEMORY_LIMIT
 
-from labcore.engine import Failure, attempt, one_thread
+from labcore.engine import Failure
+from labcore.engine.host import interrupts_held, restored_environment, unguarded_main
+from labcore.engine.worker import TellingNanny, run_block
 from labcore.errors import LabError
 from labcore.text import reason_of
 
-START_SECONDS = 120.0
+START_SECONDS = 60.0
 """The longest that a worker may take to start."""
 
 _DEPTH = 2
@@ -88,80 +85,6 @@ class _Job:
             return Failure("failed", f"its payload cannot be read: {reason_of(error)}")
 
 
-class _Worker(Worker):
-    """A dask worker that makes itself ready for the task before it asks for work."""
-
-    def __init__(self, *args: Any, blob: bytes, room: int, **given: Any) -> None:
-        super().__init__(*args, **given)
-        self.blob, self.room = blob, room
-
-    async def start_unsafe(self) -> Any:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        os.dup2(2, 1)  # what plugins print must not land in the driver's output
-        self.limited = one_thread()
-        self.task = _unpickled(self.blob)
-        _limit_memory(self.room)
-        return await super().start_unsafe()
-
-
-def _unpickled(blob: bytes) -> Callable[[Any], Any]:
-    try:
-        task: Callable[[Any], Any] = cloudpickle.loads(blob)
-    except BaseException as error:
-        reason = f"the worker cannot load the task: {reason_of(error)}"
-
-        def task(block: Any) -> Any:
-            raise LabError(reason)
-
-    return task
-
-
-def _limit_memory(room: int) -> None:
-    """Let allocations beyond ``room`` bytes fail, where the system can (Linux)."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        (line,) = (li for li in status.read_text().splitlines() if li.startswith("VmData"))
-        held = int(line.split()[1]) * 1024
-        _, most = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (held + room, most))
-
-
-def _run(blob: bytes, path: str) -> None:
-    """One block on a worker: its payload, complete, becomes the file ``path``."""
-    worker: Any = get_worker()
-    part = Path(path).with_suffix(".part")
-    with part.open("wb") as file:
-        try:
-            payload = attempt(worker.task, cloudpickle.loads(blob), worker.limited)
-            data = cloudpickle.dumps(payload)
-        except BaseException as error:
-            data = cloudpickle.dumps(Failure("failed", reason_of(error)))
-        file.write(data)
-    part.rename(path)
-
-
-class _Nanny(Nanny):
-    """A dask nanny that tells when its worker is up and how it ended."""
-
-    stopping = False
-
-    def __init__(self, *args: Any, events: queue.SimpleQueue[Any], **given: Any) -> None:
-        given["worker_class"] = _Worker
-        super().__init__(*args, **given)
-        self.events = events
-
-    async def instantiate(self) -> Status:
-        status = await super().instantiate()
-        if status == Status.running:
-            self.events.put(("up", self.worker_address, self.pid))
-        return status
-
-    async def _on_worker_exit(self, exitcode: int) -> None:
-        self.events.put(("exit", self.worker_address, exitcode))
-        if not self.stopping:
-            await super()._on_worker_exit(exitcode)
-
-
 class Cluster:
     """Workers that run one task; a context manager that leaves no process behind."""
 
@@ -176,7 +99,7 @@ class Cluster:
 
     def __enter__(self) -> Cluster:
         try:
-            with _interrupts_held():
+            with interrupts_held():
                 self._start()
         except Exception as error:
             self.__exit__()
@@ -190,8 +113,8 @@ class Cluster:
         return self
 
     def _start(self) -> None:
-        self.stack.enter_context(_restored_environment())
-        self.stack.enter_context(_unguarded_main())
+        self.stack.enter_context(restored_environment([*_ENVIRONMENT, "PYTHONHASHSEED"]))
+        self.stack.enter_context(unguarded_main())
         folder = tempfile.mkdtemp(prefix="labcore-")
         self.stack.callback(shutil.rmtree, folder, ignore_errors=True)
         self.stack.enter_context(dask.config.set({**_SETTINGS, "temporary-directory": folder}))
@@ -203,7 +126,7 @@ class Cluster:
             dashboard_address=None,
             scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             silence_logs=CRITICAL,
-            worker_class=_Nanny,
+            worker_class=TellingNanny,
             memory_limit=min(MEMORY_LIMIT, self.room + 2**30),
             local_directory=folder,
             death_timeout=START_SECONDS,
@@ -221,7 +144,7 @@ class Cluster:
         error: BaseException | None = None,
         trace: TracebackType | None = None,
     ) -> None:
-        with _interrupts_held():  # a second Ctrl-C must not leave processes behind
+        with interrupts_held():  # a second Ctrl-C must not leave processes behind
             self.stack.close()
 
     def _stop(self) -> None:
@@ -275,7 +198,7 @@ class Cluster:
         job.since = time.monotonic()
         blob = cloudpickle.dumps(job.block)
         key = job.path.name
-        job.future = self.client.submit(_run, blob, str(job.path), workers=[address], key=key)
+        job.future = self.client.submit(run_block, blob, str(job.path), workers=[address], key=key)
         job.future.add_done_callback(lambda _: self.events.put(("done", address, job)))
 
     def _event(self, timeout: float | None) -> tuple[Any, ...]:
@@ -355,50 +278,3 @@ def _end(pid: int | None) -> None:
     if pid is not None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-@contextmanager
-def _restored_environment() -> Iterator[None]:
-    """Dask sets variables for its workers in this process, for good."""
-    before = {name: os.environ.get(name) for name in (*_ENVIRONMENT, "PYTHONHASHSEED")}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-
-
-@contextmanager
-def _unguarded_main() -> Iterator[None]:
-    """Keep new processes from running the script again, which they need not know.
-
-    What a script defines travels by value, so it works without ``if __name__ == "__main__"``.
-    """
-    main = sys.modules["__main__"]
-    before = getattr(main, "__spec__", None)
-    main.__spec__ = ModuleSpec("labcore.__main__", None)
-    try:
-        yield
-    finally:
-        main.__spec__ = before
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C wait until the block is done, so that it leaves no half-made cluster behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
-    # Threads and processes started meanwhile inherit the mask, so Ctrl-C is for this one alone.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, before)
-        if caught:
-            raise KeyboardInterrupt
