@@ -129,24 +129,36 @@ def _names(metric: str) -> set[str]:
     return {metric, short, short.partition(".")[0]}
 
 
+PLAIN = 160
+"""Columns of a table that goes to a file or a pipe."""
+
+
 def _print(metric: str, rows: pd.DataFrame) -> None:
+    """One metric's table, sorted by its settings, in the shortest names that tell them apart."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from labcore.plots import short_names
 
     shown = [c for c in AXES if c in rows and (rows[c].nunique() > 1 or c == "sampler")]
     table = Table(title=escape(metric), title_justify="left")
     for column in (*shown, "mean", "± 95 %", "noise floor", "seeds"):
         right = column not in ("target", "process", "score", "grid", "sampler")
         table.add_column(column, justify="right" if right else "left", overflow="fold")
-    for row in rows.to_dict("records"):
+    rows = rows.sort_values(shown)
+    short = rows.assign(
+        **{c: rows[c].map(short_names(rows[c])) for c in ("target", "sampler") if c in shown}
+    )
+    for row in short.to_dict("records"):
         floor = row.get("floor_mean", float("nan"))
         half = (row["hi"] - row["lo"]) / 2
         failures = f" ({row['failures']} failed)" if row["failures"] else ""
         cells = [_cell(row[c]) for c in shown]
         cells += [_cell(row["mean"]), _cell(half), _cell(floor), f"{row['count']}{failures}"]
         table.add_row(*map(escape, cells))
-    Console(width=None, soft_wrap=False).print(table)
+    console = Console()
+    Console(width=console.width if console.is_terminal else PLAIN).print(table)
 
 
 def _cell(value: Any) -> str:
