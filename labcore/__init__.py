@@ -19,7 +19,7 @@ _HOMES = {
     "processes": "Process",
     "registry": "Registry load_registry",
     "run": "run_cells",
-    "scores": "Score counted eps_from_score reverse_drift score_from_energy score_from_eps"
+    "scores": "Score ScoreWith counted eps_from_score reverse_drift score_from_energy score_from_eps"
     " score_from_v score_from_x0 v_from_score velocity x0_from_score",
     "study": "Cell Event Study Use use",
     "targets": "Mixture Target data_law from_mixture state_law",
@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from labcore.run import run_cells
     from labcore.scores import (
         Score,
+        ScoreWith,
         counted,
         eps_from_score,
         reverse_drift,

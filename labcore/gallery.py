@@ -115,7 +115,7 @@ def sheets(cells: Sequence[Cell], parts: Parts) -> Iterator[tuple[str, Figure]]:
         for title, few in columns.items():
             for cell in few:
                 alone = replace(cell, n=n, end="stop")
-                shown[str(cell.sampler), title] = sample([alone], parts)[0]
+                shown[str(cell.sampler), title] = sample([alone], parts).x
         yield f"samples_{slug(str(target))}_{slug(str(process))}", _sheet(law, shown)
 
 

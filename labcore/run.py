@@ -28,6 +28,31 @@ from labcore.text import one_line, reason_of
 Values = dict[str, dict[str, float]]
 """Metric label -> sub name ("" for a metric of one number) -> value."""
 
+Diagnostics = dict[str, Tensor]
+"""What a sampler says of itself, by name: one number a row."""
+
+DIAGNOSTICS = "diagnostics"
+"""The metric label of what samplers say of themselves."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """The samples of a batch of cells, (B, *event) in data space, and what they took."""
+
+    x: Tensor
+    nfe: float
+    seconds: float
+    diagnostics: Diagnostics
+
+    def split(self, cells: Sequence[Cell]) -> list[Sampled]:
+        """The part of each cell, with its share of the seconds."""
+        n = cells[0].n
+        parts = {name: of.split(n) for name, of in self.diagnostics.items()}
+        return [
+            Sampled(x, self.nfe, self.seconds / len(cells), {k: v[i] for k, v in parts.items()})
+            for i, x in enumerate(self.x.split(n))
+        ]
+
 
 @dataclass(frozen=True)
 class Result:
@@ -53,13 +78,12 @@ def run_cells(cells: Sequence[Cell], metrics: Sequence[Use], parts: Parts) -> li
     batch fails, the cells are run alone, so that only the guilty ones fail.
     """
     try:
-        sampled, nfe, seconds = sample(cells, parts)
+        sampled = sample(cells, parts)
     except Exception as error:
         if len(cells) > 1:
             return [result for cell in cells for result in run_cells([cell], metrics, parts)]
         return [failure(cells[0], error)]
-    done = zip(cells, sampled.split(cells[0].n), strict=True)
-    return [_judge(cell, x, metrics, parts, nfe, seconds / len(cells)) for cell, x in done]
+    return [_judge(c, s, metrics, parts) for c, s in zip(cells, sampled.split(cells), strict=True)]
 
 
 def failure(cell: Cell, error: BaseException, status: str = "failed") -> Result:
@@ -73,8 +97,8 @@ def said(error: BaseException) -> str:
     return one_line(str(error)) if isinstance(error, LabError) else reason_of(error)
 
 
-def sample(cells: Sequence[Cell], parts: Parts) -> tuple[Tensor, float, float]:
-    """The samples of a batch of cells, (len(cells) n, *event) in data space, NFE and seconds.
+def sample(cells: Sequence[Cell], parts: Parts) -> Sampled:
+    """The samples of a batch of cells, len(cells) n of them, the first cell's first.
 
     Raises ScoreError or SamplerError where a contract is broken; NaN is told by a Result each.
     """
@@ -86,13 +110,13 @@ def sample(cells: Sequence[Cell], parts: Parts) -> tuple[Tensor, float, float]:
     metered = counted(score, len(x))
     with torch.inference_mode():
         begun = time.perf_counter()
-        x = drive(parts, cell, metered, x, ts, [c.seed for c in cells])
+        x, told = drive(parts, cell, metered, x, ts, [c.seed for c in cells])
         if cell.end == "denoise":
             t = ts[-1]
             x = process.tweedie(x, t, metered(x, t))
         seconds = time.perf_counter() - begun
         x = process.project(x)
-    return x.float() if cell.dtype == "float32" else x, metered.nfe, seconds
+    return Sampled(x, metered.nfe, seconds, told)
 
 
 def _start(cells: Sequence[Cell], process: Process, target: Target) -> Tensor:
@@ -109,10 +133,11 @@ def _start(cells: Sequence[Cell], process: Process, target: Target) -> Tensor:
 
 def drive(
     parts: Parts, cell: Cell, score: CountedScore, x: Tensor, ts: Tensor, numbers: Sequence[int]
-) -> Tensor:
-    """Run the sampler over the grid and hold it to its contract; returns x at ts[-1].
+) -> tuple[Tensor, Diagnostics]:
+    """Run the sampler over the grid and hold it to its contract; x at ts[-1], diagnostics.
 
-    ``numbers`` are the seeds whose rows x holds, ``cell.n`` of each.
+    A generator sampler may return {name: number, or one a row}, such as acceptance rates, which
+    become rows beside the metrics. ``numbers`` are the seeds whose rows x holds, ``cell.n`` of each.
     """
     entry = parts.registry.get("sampler", cell.sampler.name)
     process = parts.process(cell.process)
@@ -120,8 +145,15 @@ def drive(
     given, grid = x.clone(), ts.clone()
     steps = 0
     out = x
+    told: Mapping[str, Any] = {}
     with undisturbed(but=OF_THREADS) as changed:
-        for out in entry(process, score, x, ts, noise, **dict(cell.sampler.options)):
+        states = iter(entry(process, score, x, ts, noise, **dict(cell.sampler.options)))
+        while True:
+            try:
+                out = next(states)
+            except StopIteration as end:
+                told = end.value or {}
+                break
             steps += 1
             _check_yield(cell, out, given, steps)
     if steps != cell.steps:
@@ -139,7 +171,12 @@ def drive(
             f"sampler '{cell.sampler}': it changed {', '.join(changed)}; leave process-wide state "
             "alone and take every draw from noise(t, s)"
         )
-    return out
+    return out, {name: _of_rows(value, len(x)) for name, value in told.items()}
+
+
+def _of_rows(value: Any, rows: int) -> Tensor:
+    """A diagnostic as one number a row."""
+    return torch.as_tensor(value, dtype=torch.float64).expand(rows)
 
 
 def _check_yield(cell: Cell, x: Tensor, given: Tensor, step: int) -> None:
@@ -151,17 +188,18 @@ def _check_yield(cell: Cell, x: Tensor, given: Tensor, step: int) -> None:
         )
 
 
-def _judge(
-    cell: Cell, x: Tensor, metrics: Sequence[Use], parts: Parts, nfe: float, seconds: float
-) -> Result:
+def _judge(cell: Cell, sampled: Sampled, metrics: Sequence[Use], parts: Parts) -> Result:
     """Measure one cell's samples; a metric that fails leaves the others standing."""
-    if not bool(torch.isfinite(x).all()):
+    nfe, seconds = sampled.nfe, sampled.seconds
+    if not bool(torch.isfinite(sampled.x).all()):
         return replace(failure(cell, _blame(cell, parts)), nfe=nfe, seconds=seconds)
     try:
-        outcome = _outcome(cell, x, parts)
-        values, unmeasured = measure(outcome, metrics, parts)
+        values, unmeasured = measure(_outcome(cell, sampled.x, parts), metrics, parts)
     except Exception as error:
         return replace(failure(cell, error), nfe=nfe, seconds=seconds)
+    told = {name: float(of.mean()) for name, of in sampled.diagnostics.items()}
+    if told:
+        values[DIAGNOSTICS] = told
     return Result(cell, "ok", values, unmeasured, nfe, seconds)
 
 

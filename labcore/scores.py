@@ -108,21 +108,48 @@ def score_from_energy(energy: Score) -> Score:
     return score
 
 
-@dataclass
-class CountedScore:
-    """A score that meters itself: ``nfe`` is rows evaluated over rows of the batch.
+@dataclass(frozen=True)
+class ScoreWith:
+    """A score that knows more than its value.
 
-    A sampler that evaluates two copies of the batch in one call pays for two. Shape and dtype are
-    checked at every call; NaN is looked for afterwards, by the run, which can replay.
+    ``log_prob(x, t)`` is log p_t(x) up to a constant, (B,), where it is known: what Metropolis
+    samplers need. ``cost`` is what one call counts for: two for classifier-free guidance.
     """
 
     score: Score
+    log_prob: Score | None = None
+    cost: int = 1
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.score(x, t)
+
+
+@dataclass
+class CountedScore:
+    """A score that meters itself: ``nfe`` is rows evaluated over rows of the batch, times cost.
+
+    A sampler that evaluates two copies of the batch in one call pays for two, and a call of
+    ``log_prob`` pays as one of the score. Shape and dtype are checked at every call; NaN is looked
+    for afterwards, by the run, which can replay.
+    """
+
+    model: ScoreWith
     rows: int
     nfe: float = 0.0
 
+    def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
+        """log p_t(x) up to a constant, (B,); ScoreError where the score knows none."""
+        if self.model.log_prob is None:
+            raise ScoreError(
+                "score: it knows no log density, which this sampler needs; use one that does, "
+                "such as exact on a mixture, or declare needs=('log_prob',)"
+            )
+        self.nfe += self.model.cost * x.shape[0] / self.rows
+        return self.model.log_prob(x, t)
+
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        self.nfe += x.shape[0] / self.rows
-        s = self.score(x, t)
+        self.nfe += self.model.cost * x.shape[0] / self.rows
+        s = self.model.score(x, t)
         if s.shape != x.shape or s.dtype != x.dtype:
             raise ScoreError(
                 f"score: it returned {tuple(s.shape)} {s.dtype} for x of {tuple(x.shape)} "
@@ -133,4 +160,4 @@ class CountedScore:
 
 def counted(score: Score, rows: int) -> CountedScore:
     """Meter ``score`` for a batch of ``rows`` samples."""
-    return CountedScore(score, rows)
+    return CountedScore(score if isinstance(score, ScoreWith) else ScoreWith(score), rows)

@@ -42,7 +42,8 @@ def test_a_batch_of_seeds_is_the_runs_alone() -> None:
 def test_samples_follow_the_target() -> None:
     """Mean and covariance within 5 standard errors at 20,000 samples and 200 Heun steps."""
     parts, cells, _ = parts_and_cells(sampler="toy_heun", steps=200, seed=0, n=20_000)
-    x, nfe, _ = sample(cells, parts)
+    sampled = sample(cells, parts)
+    x, nfe = sampled.x, sampled.nfe
     law = parts.target(cells[0].target).mixture
     assert law is not None
     assert nfe == 400
@@ -76,7 +77,7 @@ def test_final_denoising_is_metered() -> None:
 
 def test_float64_cells_run_in_float64() -> None:
     parts, cells, _ = parts_and_cells(sampler="toy_em", steps=5, seed=0, dtype="float64")
-    assert sample(cells, parts)[0].dtype == torch.float64
+    assert sample(cells, parts).x.dtype == torch.float64
 
 
 def test_nan_score_names_the_first_time_and_the_score() -> None:
@@ -193,3 +194,38 @@ def test_floor_is_the_metric_between_exact_sets() -> None:
     expected = 2 * law.cov.trace() / 100
     sd = (8 * law.cov.square().sum()).sqrt() / 100 / 400**0.5
     assert abs(got.square().mean() - expected) < 5 * sd
+
+
+def test_what_a_sampler_returns_becomes_rows_of_its_cell() -> None:
+    @labcore.sampler(order=1, evals=1)
+    def telling(process, score, x, ts, noise):  # type: ignore[no-untyped-def]
+        for t in ts[:-1]:
+            x = x + 0.0 * score(x, t)
+            yield x
+        first = torch.arange(len(x)).double() // 64
+        return {"acceptance": first, "tries": 7}
+
+    results = only(telling, seed=[5, 6])
+    assert [r.values["diagnostics"] for r in results] == [
+        {"acceptance": 0.0, "tries": 7.0},
+        {"acceptance": 1.0, "tries": 7.0},
+    ]
+
+
+def test_a_log_density_is_metered_and_a_score_of_double_cost_pays_double() -> None:
+    @labcore.sampler(order=1, evals=3)
+    def thrifty(process, score, x, ts, noise):  # type: ignore[no-untyped-def]
+        for t in ts[:-1]:
+            score.log_prob(x, t), score(x, t), score(x, t)
+            yield x
+
+    @labcore.score
+    def rich(process, target):  # type: ignore[no-untyped-def]
+        law = ENTRIES[2](process, target)
+        return labcore.ScoreWith(law, lambda x, t: -x.square().sum(1), cost=2)
+
+    parts, cells, metrics = parts_and_cells(
+        sampler="thrifty", score="rich", steps=4, seed=0, entries=[*ENTRIES, thrifty, rich]
+    )
+    assert run_cells(cells, metrics, parts)[0].nfe == 4 * 3 * 2
+    assert "knows no log density" in only(thrifty)[0].reason
