@@ -137,7 +137,7 @@ def drive(
     """Run the sampler over the grid and hold it to its contract; x at ts[-1], diagnostics.
 
     A generator sampler may return {name: number, or one a row}, such as acceptance rates, which
-    become rows beside the metrics. ``numbers`` are the seeds whose rows x holds, ``cell.n`` of each.
+    become rows beside the metrics. ``numbers`` are the seeds of x, ``cell.n`` rows of each.
     """
     entry = parts.registry.get("sampler", cell.sampler.name)
     process = parts.process(cell.process)
