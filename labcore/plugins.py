@@ -158,7 +158,7 @@ def _load(record: PluginRecord) -> PluginRecord:
 def _explain(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"needs the module '{error.name}', which is not installed; install it"
-    return one_line(str(error)) if isinstance(error, PluginError) else reason_of(error)
+    return reason_of(error)
 
 
 def _entries(name: str, plugin: Any) -> Iterator[Entry]:

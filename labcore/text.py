@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from labcore.errors import LabError
+
 _ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)")
 
 
@@ -15,7 +17,12 @@ def one_line(text: str, width: int = 400) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error says of itself, in one line: ``ValueError: beta must be positive``."""
+    """What an error says of itself, in one line: ``ValueError: beta must be positive``.
+
+    A LabError names its thing in its message, so its type is left out.
+    """
+    if isinstance(error, LabError):
+        return one_line(str(error))
     if isinstance(error, SystemExit):
         return f"called sys.exit({one_line(repr(error.code), 80)})"
     said = one_line(str(error))

@@ -7,6 +7,7 @@ kept, and the block it was in is the one that had begun.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import queue
 import shutil
@@ -93,6 +94,8 @@ class Cluster:
         self.room = memory or MEMORY_LIMIT // workers
         self.running: dict[str, deque[_Job]] = {}
         self.pids: dict[str, int] = {}
+        self.nannies: list[TellingNanny] = []
+        self.others = set(multiprocessing.active_children())
         self.blob, self.workers = cloudpickle.dumps(task), workers
         self.stack = ExitStack()
         self.sent = 0
@@ -119,6 +122,7 @@ class Cluster:
         self.stack.callback(shutil.rmtree, folder, ignore_errors=True)
         self.stack.enter_context(dask.config.set({**_SETTINGS, "temporary-directory": folder}))
         self.folder = Path(folder)
+        self.stack.callback(self._stop)  # also those of a cluster that did not come up
         self.cluster = LocalCluster(
             n_workers=self.workers,
             threads_per_worker=1,
@@ -131,6 +135,7 @@ class Cluster:
             local_directory=folder,
             death_timeout=START_SECONDS,
             events=self.events,
+            nannies=self.nannies,
             blob=self.blob,
             room=self.room,
         )
@@ -149,9 +154,11 @@ class Cluster:
 
     def _stop(self) -> None:
         """End all workers at once: what they had to say is in files."""
-        for nanny in self.cluster.workers.values():
+        for nanny in self.nannies:
             nanny.stopping = True
-            _end(nanny.pid)
+        for process in set(multiprocessing.active_children()) - self.others:
+            if process.name.startswith("Dask Worker"):
+                process.kill()
 
     def run(
         self,

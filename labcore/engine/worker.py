@@ -76,10 +76,17 @@ class TellingNanny(Nanny):
 
     stopping = False
 
-    def __init__(self, *args: Any, events: queue.SimpleQueue[Any], **given: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        events: queue.SimpleQueue[Any],
+        nannies: list[TellingNanny],
+        **given: Any,
+    ) -> None:
         given["worker_class"] = ReadyWorker
         super().__init__(*args, **given)
         self.events = events
+        nannies.append(self)
 
     async def instantiate(self) -> Status:
         status = await super().instantiate()
