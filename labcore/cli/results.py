@@ -65,8 +65,8 @@ def _traceback(store: str, key: str) -> str:
         return printable(opened.traceback(key)) or f"no traceback of cell {key}"
 
 
-AXES: tuple[str, ...] = ("target", "process", "score", "grid", "sampler", "steps", "nfe", "n", "start", "end")
-AXES += ("against", "dtype")
+AXES: tuple[str, ...] = ("target", "process", "score", "grid", "sampler", "steps", "nfe", "n")
+AXES += ("start", "end", "against", "dtype")
 
 SAFE = "'"
 """Put before a text that a spreadsheet would take for a formula."""
