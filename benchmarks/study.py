@@ -4,8 +4,9 @@
 
 One cell is 50 DDIM steps of 512 samples of a 2-D Gaussian and its sliced W2 (50 directions). The
 floor is what every way must do: a draw of x_T and of the reference, 50 bare score calls in
-blocks of 100 cells, and the projections and sorts of the metric. Peers run the cells one by one, as scripts do: a hand-written loop, and torchsde's sdeint
-with its own noise, each measured by POT's sliced distance. All on one thread, in turn.
+blocks of 100 cells, and the projections and sorts of the metric. Peers run the cells one by one,
+as scripts do: a hand-written loop, and torchsde's sdeint with its own noise, each measured by
+POT's sliced distance. All on one thread, in turn.
 """
 
 import tempfile
