@@ -28,6 +28,7 @@ import dask
 from distributed import Client, Future, LocalCluster
 from distributed.scheduler import KilledWorker
 from distributed.system import MEMORY_LIMIT
+from distributed.utils import silence_logging_cmgr
 
 from labcore.engine import Failure
 from labcore.engine.host import interrupts_held, restored_environment, unguarded_main
@@ -116,6 +117,7 @@ class Cluster:
         return self
 
     def _start(self) -> None:
+        self.stack.enter_context(silence_logging_cmgr(CRITICAL))  # beyond the cluster's own end
         self.stack.enter_context(restored_environment([*_ENVIRONMENT, "PYTHONHASHSEED"]))
         self.stack.enter_context(unguarded_main())
         folder = tempfile.mkdtemp(prefix="labcore-")
