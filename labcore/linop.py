@@ -22,7 +22,7 @@ from typing import Any, ClassVar, overload
 import torch
 from torch import Tensor
 
-from labcore.errors import InvalidProcess
+from labcore.roots import cholesky, inverse, root, symmetric_root
 
 Event = tuple[int, ...]
 
@@ -203,7 +203,7 @@ class Scalar(LinOp):
 
     @property
     def chol(self) -> Scalar:
-        return Scalar(_sqrt(self.param))
+        return Scalar(root(self.param))
 
     @property
     def sqrt(self) -> Scalar:
@@ -257,7 +257,7 @@ class Diag(LinOp):
 
     @property
     def chol(self) -> Diag:
-        return Diag(_sqrt(self.param))
+        return Diag(root(self.param))
 
     @property
     def sqrt(self) -> Diag:
@@ -307,18 +307,15 @@ class Mat(LinOp):
 
     @property
     def inv(self) -> Mat:
-        if self.param.shape[-1] == 2:
-            return Mat(_inv2(self.param))
-        return Mat(torch.linalg.inv_ex(self.param)[0])
+        return Mat(inverse(self.param))
 
     @property
     def chol(self) -> Mat:
-        return Mat(_chol2(self.param) if self.param.shape[-1] == 2 else _chol(self.param))
+        return Mat(cholesky(self.param))
 
     @property
     def sqrt(self) -> Mat:
-        w, V = torch.linalg.eigh(self.param)
-        return Mat((V * _sqrt(_clip(w)).unsqueeze(-2)) @ V.mT)
+        return Mat(symmetric_root(self.param))
 
     def _spread(self, per_matrix: Tensor, event: Event) -> Tensor:
         """Sum one number a matrix over the coordinates that the matrix serves."""
@@ -360,50 +357,3 @@ def _align(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
         return M.reshape(M.shape[0], *[1] * (ndim - M.ndim), *M.shape[1:])
 
     return widen(A), widen(B)
-
-
-def _not_psd(lowest: float) -> InvalidProcess:
-    return InvalidProcess(
-        f"covariance: its lowest eigenvalue is {lowest:.3g}, it must be positive semi-definite; "
-        "check the process with labcore.testing.check_process, and keep times above t_eps"
-    )
-
-
-def _sqrt(v: Tensor) -> Tensor:
-    if bool((v < 0).any()):
-        raise _not_psd(float(v.min()))
-    return v.sqrt()
-
-
-def _clip(w: Tensor) -> Tensor:
-    """Eigenvalues with those that are negative by rounding alone set to zero."""
-    slack = 1e3 * torch.finfo(w.dtype).eps * w.abs().amax(-1, keepdim=True)
-    return torch.where(w.abs() <= slack, w.clamp_min(0), w)
-
-
-def _inv2(M: Tensor) -> Tensor:
-    a, b, c, d = M[..., 0, 0], M[..., 0, 1], M[..., 1, 0], M[..., 1, 1]
-    adjugate = torch.stack([d, -b, -c, a], -1).reshape(M.shape)
-    return adjugate / (a * d - b * c)[..., None, None]
-
-
-def _chol2(M: Tensor) -> Tensor:
-    """Closed form for 2 x 2, which also takes semi-definite matrices such as diag(0, v)."""
-    a, b, d = M[..., 0, 0], M[..., 1, 0], M[..., 1, 1]
-    L11 = _sqrt(a)
-    L21 = torch.where(L11 > 0, b / L11.clamp_min(torch.finfo(M.dtype).tiny), torch.zeros_like(b))
-    schur = torch.where(L11 > 0, d - L21 * L21, torch.where(b == 0, d, -b.abs()))
-    slack = 8 * torch.finfo(M.dtype).eps * d.abs()
-    L22 = _sqrt(torch.where(schur.abs() <= slack, schur.clamp_min(0), schur))
-    return torch.stack([L11, torch.zeros_like(b), L21, L22], -1).reshape(M.shape)
-
-
-def _chol(M: Tensor) -> Tensor:
-    L, info = torch.linalg.cholesky_ex(M)
-    if not bool(info.any()):
-        return L
-    # Semi-definite: V sqrt(w) is a factor, and QR of its transpose makes it lower triangular.
-    w, V = torch.linalg.eigh(M)
-    R = torch.linalg.qr((V * _sqrt(_clip(w)).unsqueeze(-2)).mT)[1]
-    sign = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(M)
-    return (R * sign.unsqueeze(-1)).mT

@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ORDER = [
     "errors text",
-    "seeds guards linop",
+    "seeds guards roots",
+    "linop",
     "processes",
     "bridge",
     "noise scores targets grids",
