@@ -41,7 +41,9 @@ class Entry:
       sampler   order (of the law), strong (order on one path), evals (score calls a step),
                 extra (calls beyond them), stochastic, needs, coupled (rows of a batch act on
                 each other, as in adaptive step control), cite
-      process, score, target   gives (what others may need), needs, cite
+                evals_of, a function of the options by name, overrules evals where those decide it
+      process, score, target   gives (what others may need), needs, cite; cost of a score (what
+                one call counts for, default 1)
       metric    better ("lower" or "higher"), minimum (fewest samples), sees, needs
     """
 
@@ -71,6 +73,11 @@ class Entry:
     @property
     def gives(self) -> frozenset[str]:
         return frozenset(self.traits.get("gives", ()))
+
+    def evals(self, options: Mapping[str, Any]) -> int | None:
+        """Score calls a step of a sampler with these (bound) options; None where not fixed."""
+        of = self.traits.get("evals_of")
+        return of(**options) if of else self.traits.get("evals")
 
     @cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 
@@ -105,9 +105,10 @@ def _product(
     for combination in product(*(uses[kind] for kind in PARTS), budgets, *plain):
         target, process, score, grid, sampler = combination[:5]
         (kind, budget), n, seed, start, end, against, dtype = combination[5:]
-        entry = registry.get("sampler", sampler.name)
+        entry, cost = registry.get("sampler", sampler.name), _cost(registry, score)
+        options = dict(sampler.options)
         try:
-            steps = budget if kind == "steps" else steps_within(entry, budget, end)
+            steps = budget if kind == "steps" else steps_within(entry, budget, end, cost, options)
         except InvalidStudy as error:
             wrong.append(str(error))
             continue
@@ -120,19 +121,28 @@ def _product(
     return list(cells.values()), wrong
 
 
-def steps_within(sampler: Entry, nfe: int, end: str) -> int:
-    """The most steps whose whole cost, a final denoising call included, is within ``nfe``."""
-    evals = sampler.traits.get("evals")
+def _cost(registry: Registry, score: Use) -> int:
+    return int(registry.get("score", score.name).traits.get("cost", 1))
+
+
+def steps_within(
+    sampler: Entry, nfe: int, end: str, cost: int = 1, options: Mapping[str, Any] | None = None
+) -> int:
+    """The most steps whose whole cost, that of the end rule included, is within ``nfe``.
+
+    ``cost`` is what one call of the score counts for.
+    """
+    evals = sampler.evals(options or sampler.bind({}))
     if not evals:
         raise InvalidStudy(
             f"sampler '{sampler.name}': its cost a step is not fixed, so it has no step count at "
             "a given NFE; give it steps= (output times) and sweep its tolerance"
         )
-    spare = nfe - sampler.traits.get("extra", 0) - (end == "denoise")
+    spare = nfe // cost - sampler.traits.get("extra", 0) - (end != "stop")
     if spare < evals:
         raise InvalidStudy(
-            f"sampler '{sampler.name}': nfe={nfe} does not pay for one step ({evals} a step); "
-            f"raise the budget to at least {nfe - spare + evals}"
+            f"sampler '{sampler.name}': nfe={nfe} does not pay for one step ({evals * cost} a "
+            f"step); raise the budget to at least {(nfe // cost - spare + evals) * cost}"
         )
     return int(spare // evals)
 

@@ -137,8 +137,9 @@ def _budgets(cells: Sequence[Cell], parts: Parts) -> dict[str, list[Cell]]:
 
 def cost_of(cell: Cell, parts: Parts) -> int:
     """The declared NFE of a cell; its steps where the sampler declares none."""
-    traits = parts.registry.get("sampler", cell.sampler.name).traits
-    return int(cell.steps * (traits.get("evals") or 1) + traits.get("extra", 0))
+    entry = parts.registry.get("sampler", cell.sampler.name)
+    evals = entry.evals(dict(cell.sampler.options)) or 1
+    return int(cell.steps * evals + entry.traits.get("extra", 0))
 
 
 def _sheet(law: Target, shown: dict[tuple[str, str], Tensor]) -> Figure:

@@ -31,6 +31,12 @@ Values = dict[str, dict[str, float]]
 Diagnostics = dict[str, Tensor]
 """What a sampler says of itself, by name: one number a row."""
 
+ENDS: Mapping[str, Callable[..., Tensor]] = {
+    "denoise": Process.tweedie,
+    "extrapolate": Process.extrapolate,
+}
+"""(process, x, t_eps, score) -> x at 0, by the end rule of a cell that does not stop."""
+
 DIAGNOSTICS = "diagnostics"
 """The metric label of what samplers say of themselves."""
 
@@ -111,9 +117,8 @@ def sample(cells: Sequence[Cell], parts: Parts) -> Sampled:
     with torch.inference_mode():
         begun = time.perf_counter()
         x, told = drive(parts, cell, metered, x, ts, [c.seed for c in cells])
-        if cell.end == "denoise":
-            t = ts[-1]
-            x = process.tweedie(x, t, metered(x, t))
+        if cell.end != "stop":
+            x = ENDS[cell.end](process, x, ts[-1], metered(x, ts[-1]))
         seconds = time.perf_counter() - begun
         x = process.project(x)
     return Sampled(x, metered.nfe, seconds, told)
@@ -225,7 +230,9 @@ def _blame(cell: Cell, parts: Parts) -> LabError:
     try:
         x, ts = _start([cell], process, target), parts.times(cell)
         with torch.inference_mode():
-            drive(parts, cell, counted(watched, len(x)), x, ts, [cell.seed])
+            metered = counted(score, len(x))
+            metered = replace(metered, model=replace(metered.model, score=watched))
+            drive(parts, cell, metered, x, ts, [cell.seed])
     except LabError as error:
         return error
     return SamplerError(

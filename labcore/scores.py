@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -108,20 +109,43 @@ def score_from_energy(energy: Score) -> Score:
     return score
 
 
+Reverse = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(x_t, t, s, z, u) -> x_s, drawn from X_s | X_t = x_t by z ~ N(0, I), (B, *event), and u (B,)
+uniform on (0, 1)."""
+
+
 @dataclass(frozen=True)
 class ScoreWith:
     """A score that knows more than its value.
 
     ``log_prob(x, t)`` is log p_t(x) up to a constant, (B,), where it is known: what Metropolis
-    samplers need. ``cost`` is what one call counts for: two for classifier-free guidance.
+    samplers need. ``reverse`` is the exact kernel back in time, where that is known. ``cost`` is
+    what one call counts for: two for classifier-free guidance.
     """
 
     score: Score
     log_prob: Score | None = None
     cost: int = 1
+    reverse: Reverse | None = None
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         return self.score(x, t)
+
+
+Conditional = Callable[[Tensor, Tensor, Any], Tensor]
+"""A score with a condition: (x, t, condition) -> grad log p_t(x | condition); None: of all."""
+
+
+def guided(score: Conditional, condition: Any, weight: float) -> ScoreWith:
+    """Classifier-free guidance, (1 + w) s(x, t, condition) - w s(x, t, None), which costs two.
+
+    w = 0 is the conditional score, w = -1 the unconditional one. (Ho & Salimans 2022, eq. 6)
+    """
+
+    def mixed(x: Tensor, t: Tensor) -> Tensor:
+        return (1 + weight) * score(x, t, condition) - weight * score(x, t, None)
+
+    return ScoreWith(mixed, cost=2)
 
 
 @dataclass
@@ -146,6 +170,16 @@ class CountedScore:
             )
         self.nfe += self.model.cost * x.shape[0] / self.rows
         return self.model.log_prob(x, t)
+
+    def reverse(self, x: Tensor, t: Tensor, s: Tensor, z: Tensor, u: Tensor) -> Tensor:
+        """A draw of X_s | X_t = x (see Reverse); ScoreError where the score knows no kernel."""
+        if self.model.reverse is None:
+            raise ScoreError(
+                "score: it knows no exact reverse kernel, which this sampler needs; use exact on "
+                "a mixture, or declare needs=('reverse',)"
+            )
+        self.nfe += self.model.cost * x.shape[0] / self.rows
+        return self.model.reverse(x, t, s, z, u)
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         self.nfe += self.model.cost * x.shape[0] / self.rows

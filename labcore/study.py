@@ -14,7 +14,7 @@ from labcore.registry import Registry
 
 CHOICES = {
     "start": ("prior", "exact"),
-    "end": ("stop", "denoise"),
+    "end": ("stop", "denoise", "extrapolate"),
     "against": ("data", "t_eps"),
     "dtype": ("float32", "float64"),
 }
@@ -86,9 +86,10 @@ def digest(data: Any) -> str:
 class Cell:
     """One run, as plain data; ``key`` is the hash of its JSON.
 
-    start: x_T from the process's "prior" or from the "exact" p_T. end: "stop" at t_eps or
-    "denoise" there by one more score call (Tweedie), counted. against: compare with p_0 ("data")
-    or with p_{t_eps} ("t_eps"). Each switches one cause of error off.
+    start: x_T from the process's "prior" or from the "exact" p_T. end: "stop" at t_eps, or go on
+    to 0 by one more score call, counted: "denoise" to E[x0 | x] (Tweedie) or "extrapolate" along
+    the probability flow (Process.extrapolate). against: compare with p_0 ("data") or with
+    p_{t_eps} ("t_eps"). Each switches one cause of error off.
     """
 
     target: Use

@@ -70,7 +70,7 @@ def markdown_table(kind: str, entries: list[tuple[str, Any]]) -> str:
     """What is in the box, for a README: name, what it is, declared facts, source."""
     facts = {
         "sampler": {
-            "order in law": lambda e: e.traits.get("order", "adaptive"),
+            "order in law": lambda e: _order(e),
             "NFE per step": _cost,
         },
         "metric": {"sees": lambda e: e.traits.get("sees", "")},
@@ -85,11 +85,19 @@ def markdown_table(kind: str, entries: list[tuple[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _order(entry: Any) -> str:
+    if "order" not in entry.traits:
+        return "adaptive"
+    order = entry.traits["order"]
+    return "-" if order is None else str(order)
+
+
 def _cost(entry: Any) -> str:
     evals, extra = entry.traits.get("evals"), entry.traits.get("extra", 0)
     if not evals:
         return "by tolerance"
-    return f"{evals}" + (f", and {extra} more" if extra else "")
+    options = ", by its options" if "evals_of" in entry.traits else ""
+    return f"{evals}{options}" + (f", and {extra} more" if extra else "")
 
 
 @click.command()

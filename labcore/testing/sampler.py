@@ -8,6 +8,7 @@ raises SamplerError that names the broken clause; a plugin's test suite needs no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ from labcore.guards import undisturbed
 from labcore.linop import Event
 from labcore.noise import Noise, brownian, initial
 from labcore.processes import Process
-from labcore.scores import Score, counted
+from labcore.scores import CountedScore, Score, counted
+from labcore.targets import state_law
 from labcore.testing.audit import default_data, strong_order, weak_order
 from labcore.testing.gaussians import gaussian_score
 from labcore.testing.models import quadratic, uneven, vp
@@ -70,7 +72,24 @@ class Case:
         return self.call(score or self.score, x, ts, noise)
 
     def call(self, score: Score, x: Tensor, ts: Tensor, noise: Noise) -> Iterator[Tensor]:
+        if not isinstance(score, CountedScore):
+            score = counted(score, len(x))
+        score.model = replace(score.model, log_prob=self.log_prob, reverse=self.reverse)
         return iter(self.entry(self.process, score, x, ts, noise, **self.options))
+
+    def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
+        """The exact log-density, for samplers that need one."""
+        return state_law(self.process, self.data, t, self.data_event).log_prob(x.flatten(1))
+
+    def reverse(self, x: Tensor, t: Tensor, s: Tensor, z: Tensor, u: Tensor) -> Tensor:
+        """The exact kernel X_s | X_t, for samplers that need it."""
+        before = state_law(self.process, self.data, s, self.data_event)
+        after = state_law(self.process, self.data, t, self.data_event)
+        Phi = self.process.Phi(t, s).dense(self.event)[0]
+        gain = before.covs[0] @ Phi.T @ torch.linalg.inv(after.covs[0])
+        L = torch.linalg.cholesky(before.covs[0] - gain @ Phi @ before.covs[0])
+        mean = before.means[0] + (x.flatten(1).double() - after.means[0]) @ gain.T
+        return (mean + z.flatten(1).double() @ L.T).reshape(x.shape).to(x)
 
     def broken(self, clause: str, remedy: str) -> SamplerError:
         return SamplerError(f"sampler '{self.entry.name}': {clause}; {remedy}")
@@ -96,13 +115,14 @@ def check_yields(case: Case) -> None:
 def check_nfe(case: Case) -> None:
     """The metered NFE is evals a step plus extra, at every step count and precision."""
     traits = case.entry.traits
-    if not traits.get("evals"):
+    evals = case.entry.evals(case.options)
+    if not evals:
         return
     for dtype in (torch.float32, torch.float64):
         for steps in STEPS:
             score = counted(case.score, 3)
             case.run(steps, dtype=dtype, score=score)
-            declared = traits["evals"] * steps + traits.get("extra", 0)
+            declared = evals * steps + traits.get("extra", 0)
             if score.nfe != declared:
                 raise case.broken(
                     f"{score.nfe:g} score evaluations in {steps} steps ({dtype}), declared "
