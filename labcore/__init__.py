@@ -19,8 +19,9 @@ _HOMES = {
     "processes": "Process",
     "registry": "Registry load_registry",
     "run": "run_cells",
-    "scores": "Conditional Score ScoreWith counted eps_from_score reverse_drift score_from_energy"
-    " score_from_eps guided score_from_v score_from_x0 v_from_score velocity x0_from_score",
+    "scores": "Conditional CountedScore Reverse Score ScoreWith counted eps_from_score"
+    " reverse_drift score_from_energy score_from_eps guided score_from_v score_from_x0"
+    " v_from_score velocity x0_from_score",
     "study": "Cell Event Study Use use",
     "targets": "Mixture Target data_law from_mixture state_law",
 }
@@ -77,6 +78,8 @@ if TYPE_CHECKING:
     from labcore.run import run_cells
     from labcore.scores import (
         Conditional,
+        CountedScore,
+        Reverse,
         Score,
         ScoreWith,
         counted,

@@ -3,9 +3,10 @@
 import labcore
 from labcore_scores.empirical import empirical
 from labcore_scores.exact import exact
+from labcore_scores.guided import guided
 from labcore_scores.perturbed import perturbed
 
 
 @labcore.hookimpl
 def register_scores() -> list[labcore.Entry]:
-    return [exact, empirical, perturbed]
+    return [exact, empirical, perturbed, guided]

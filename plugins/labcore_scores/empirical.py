@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 import labcore
-from labcore import LabError, LinOp, Process, Score, Target
+from labcore import LabError, LinOp, Process, Score, ScoreWith, Target
+from labcore_scores.density import log_prob_of_data
 from labcore_scores.times import by_time
 
 Event = tuple[int, ...]
@@ -41,7 +42,11 @@ BiasOf = Callable[[LinOp, int], Bias]
 """(U, number of times it is given at) -> Bias."""
 
 
-@labcore.score(needs=("data",), cite="Karras et al. (2022) arXiv:2206.00364, appendix B.3")
+@labcore.score(
+    needs=("data",),
+    gives=("log_prob",),
+    cite="Karras et al. (2022) arXiv:2206.00364, appendix B.3",
+)
 def empirical(process: Process, target: Target) -> Score:
     """Exact score of the empirical law of a data set, under any linear process.
 
@@ -83,7 +88,7 @@ def empirical(process: Process, target: Target) -> Score:
         fewest = 0 if process.structure == "dense" else 8
         return by_time(at, x.flatten(1), t, fewest).reshape(x.shape)
 
-    return score
+    return ScoreWith(score, log_prob=log_prob_of_data(process, target))
 
 
 def _largest(bias: Bias) -> float:

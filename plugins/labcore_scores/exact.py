@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 import labcore
-from labcore import LabError, Mat, Mixture, Process, Score, Target
+from labcore import LabError, Mat, Mixture, Process, Score, ScoreWith, Target
+from labcore_scores.density import log_prob_of_mixture, reverse_of_mixture
 from labcore_scores.factored import dense_law, diag_law, factored
 from labcore_scores.isotropic import isotropic
 from labcore_scores.times import Flat, by_time
@@ -25,7 +26,7 @@ from labcore_scores.times import Flat, by_time
 Event = tuple[int, ...]
 
 
-@labcore.score(needs=("mixture",), cite="closed form")
+@labcore.score(needs=("mixture",), gives=("log_prob", "reverse"), cite="closed form")
 def exact(process: Process, target: Target) -> Score:
     """Exact score of a Gaussian mixture target, for any linear process and any t.
 
@@ -47,7 +48,11 @@ def exact(process: Process, target: Target) -> Score:
         t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
         return by_time(at, x.flatten(1), t).reshape(len(x), *event)
 
-    return score
+    return ScoreWith(
+        score,
+        log_prob=log_prob_of_mixture(process, law, target.event),
+        reverse=reverse_of_mixture(process, law, target.event),
+    )
 
 
 def _scalar(process: Process, law: Mixture, event: Event) -> Flat:
