@@ -1,0 +1,142 @@
+"""Karras et al.'s samplers, the operators' own noise level in the place of sigma.
+
+With R R^T = Sigma, R_s = Psi(s,t) R_t (gDDIM's R) and eps = -R^T s(x,t), the probability flow is
+
+    d( Phi(t,0)^-1 x ) = d( Phi(t,0)^-1 R ) eps
+
+which for a scalar process is dy = eps dsigma in y = x/alpha and sigma, the paper's coordinates. A
+step from t to s keeps the linear part exact; with D = R_s - Phi(t,s)^-1 R_t
+
+    x'  = Phi(t,s)^-1 x_t + D eps_t,    x_s = Phi(t,s)^-1 x_t + D (eps_t + eps_s)/2
+
+Levels are in units of sigma/alpha: exp(-log_snr/2), on EDM's own process t itself. The paper's
+last step, Euler's to sigma = 0, is Tweedie's formula at t_eps: ask the study for end="denoise".
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+import labcore
+from labcore import LinOp, Noise, Process, Scalar, Score
+
+CITE = "Karras et al. (2022) arXiv:2206.00364"
+MOST = 2**0.5 - 1
+"""The paper's bound on gamma: churn at most doubles the variance."""
+
+NonNegative = Annotated[float, Ge(0)]
+
+
+def level(process: Process, t: Tensor) -> Tensor:
+    """sigma/alpha, its geometric mean over coordinates."""
+    return (-process.log_snr(t) / 2).exp()
+
+
+def time_of(process: Process, wanted: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The time in [low, high] of each level, or the bound nearest to it; by bisection."""
+    floor, top = low, high
+    for _ in range(64):
+        mid = (low + high) / 2
+        above = level(process, mid) > wanted
+        low, high = torch.where(above, low, mid), torch.where(above, mid, high)
+    below, beyond = level(process, floor) >= wanted, level(process, top) <= wanted
+    return torch.where(beyond, top, torch.where(below, floor, high))
+
+
+def noise_roots(process: Process, ts: Tensor) -> LinOp:
+    """R at ts (n,), carried from the Cholesky factor at ts[0], their latest."""
+    top = process.Sigma(ts[:1]).chol
+    return process.Psi(ts, ts[:1].expand_as(ts)) @ (Scalar(torch.ones_like(ts)) @ top)
+
+
+def steps(process: Process, t: Tensor, s: Tensor, x: Tensor) -> list[tuple[Any, Any, Any]]:
+    """For steps t to s (n,): Phi(t,s)^-1, -D R_t^T and -D R_s^T / 2, cast to the state."""
+    R = noise_roots(process, torch.cat([t, s]))
+    R_t, R_s = R.map(lambda p: p[: len(t)]), R.map(lambda p: p[len(t) :])
+    back = process.Phi(t, s).inv
+    D = R_s - back @ R_t
+    parts = (back, -(D @ R_t.T), -0.5 * (D @ R_s.T))
+    return list(zip(*(op.per_step(x) for op in parts), strict=True))
+
+
+def trapezoid(step: tuple[Any, Any, Any], score: Score, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """x_s = (Phi^-1 x_t + x')/2 + D eps(x', s)/2."""
+    back, pull_t, pull_s = step
+    carried = back @ x
+    ahead = pull_t.accumulate(carried.clone(), score(x, t))
+    out: Tensor = pull_s.accumulate((carried + ahead).mul_(0.5), score(ahead, s))
+    return out
+
+
+@labcore.sampler(order=2, evals=2, stochastic=False, cite=f"{CITE}, Algorithm 1")
+def edm_heun(
+    process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise
+) -> Iterator[Tensor]:
+    """Heun's method in the noise level, EDM's Algorithm 1: on the EDM process it is heun."""
+    plan = steps(process, ts[:-1], ts[1:], x)
+    for (t, s), step in zip(pairwise(ts), plan, strict=True):
+        x = trapezoid(step, score, x, t, s)
+        yield x
+
+
+@labcore.sampler(order=2, evals=2, stochastic=True, cite=f"{CITE}, Algorithm 2")
+def edm_churn(
+    process: Process,
+    score: Score,
+    x: Tensor,
+    ts: Tensor,
+    noise: Noise,
+    *,
+    S_churn: NonNegative = 40.0,
+    S_tmin: NonNegative = 0.0,
+    S_tmax: NonNegative | None = None,
+    S_noise: NonNegative = 1.0,
+) -> Iterator[Tensor]:
+    """EDM's Algorithm 2: up to t' by the process's own transition, then Heun in the level to s.
+
+    t' has the level (1 + gamma) times that of t, gamma = min(S_churn/N, sqrt(2) - 1) where the
+    level is in [S_tmin, S_tmax], but never exceeds the grid's first time: the first step has no
+    churn, where the paper's would leave [0, T]. S_noise other than 1 changes the law that is
+    reached, and with it the order.
+    """
+    t, s = ts[:-1], ts[1:]
+    now = level(process, t)
+    gamma = min(S_churn / len(t), MOST)
+    within = (now >= S_tmin) & (now <= (now.max() if S_tmax is None else S_tmax))
+    up = time_of(process, (1 + gamma) * now, t, ts[:1].expand_as(t)) if gamma else t
+    up = torch.where(within, up, t)
+    Phi, Q = process.transition(up, t)
+    rise = Phi.per_step(x), (S_noise * Q.chol).per_step(x)
+    plan = steps(process, up, s, x)
+    for (t, s), u, lift, spread, step in zip(pairwise(ts), up, *rise, plan, strict=True):
+        if u > t:
+            x = spread.accumulate(lift @ x, noise(t, s, stream="churn"))
+        x = trapezoid(step, score, x, u, s)
+        yield x
+
+
+@labcore.sampler(
+    order=2, evals=2, stochastic=False, cite="Lu et al. (2022) arXiv:2206.00927; k-diffusion"
+)
+def dpm_2(process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise) -> Iterator[Tensor]:
+    """The midpoint rule in the noise level, its midpoint the geometric mean: k-diffusion's dpm_2.
+
+    x_s = Phi(t,s)^-1 x_t + D eps_m at the level sqrt(sigma_t sigma_s). DPM-Solver-2 proper weighs
+    the same two slopes exponentially.
+    """
+    t, s = ts[:-1], ts[1:]
+    half = time_of(process, (level(process, t) * level(process, s)).sqrt(), s, t)
+    R, n = noise_roots(process, torch.cat([t, half, s])), len(t)
+    R_t, R_s = R.map(lambda p: p[:n]), R.map(lambda p: p[2 * n :])
+    R_m = R.map(lambda p: p[n : 2 * n])
+    to_m, to_s = process.Phi(t, half).inv, process.Phi(t, s).inv
+    pull_m, pull_s = (to_m @ R_t - R_m) @ R_t.T, (to_s @ R_t - R_s) @ R_m.T
+    plan = [op.per_step(x) for op in (to_m, pull_m, to_s, pull_s)]
+    for now, m, to, pull, on, drag in zip(t, half, *plan, strict=True):
+        middle = pull.accumulate(to @ x, score(x, now))
+        x = drag.accumulate(on @ x, score(middle, m))
+        yield x
