@@ -4,10 +4,11 @@ import contextlib
 import ctypes
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -201,37 +202,55 @@ SCRIPT = """
 """
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
-    """An unguarded script with two workers, read up to its second payload."""
-    script = folder / "unguarded script.py"
-    script.write_text(dedent(SCRIPT))
-    process = subprocess.Popen(
-        [sys.executable, str(script)],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "TMPDIR": str(folder)},
-    )
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start an unguarded script in a group of its own; what is left of it ends with the test."""
+    started = []
+
+    def run(source: str) -> subprocess.Popen[str]:
+        script = tmp_path / "unguarded script.py"
+        script.write_text(dedent(source))
+        process = subprocess.Popen(
+            [sys.executable, str(script)],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            # these tests may themselves run in the background, where Ctrl-C is ignored
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def up_to_its_second_payload(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Wait until both workers hang; the processes there are."""
     assert process.stdout is not None
     lines = sorted(process.stdout.readline() for _ in range(2))
     assert lines == ["1 3.0\n", "2 6.0\n"], process.communicate()[1]
-    return process
+    return family(process)
 
 
 def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
-def test_control_c_ends_every_process_and_leaves_no_file(tmp_path: Path) -> None:
-    process = start(tmp_path)
-    children = family(process)
-    os.killpg(process.pid, 2)  # as a terminal does: the whole group is interrupted
+def test_control_c_ends_every_process_and_leaves_no_file(tmp_path: Path, launch: Any) -> None:
+    process = launch(SCRIPT)
+    children = up_to_its_second_payload(process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group is interrupted
     time.sleep(0.1)
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, 2)
-    out, err = process.communicate(timeout=30)
+        os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "KeyboardInterrupt" in err
     assert "printed by the task" not in out
@@ -239,27 +258,22 @@ def test_control_c_ends_every_process_and_leaves_no_file(tmp_path: Path) -> None
     assert [p.name for p in tmp_path.iterdir()] == ["unguarded script.py"]
 
 
-def test_control_c_while_workers_start_leaves_none(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(dedent(SCRIPT).replace("1, 2", '"hang", "hang"'))
-    process = subprocess.Popen(
-        [sys.executable, str(script)], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+def test_control_c_while_workers_start_leaves_none(launch: Any) -> None:
+    process = launch(SCRIPT.replace("1, 2", '"hang", "hang"'))
     deadline = time.monotonic() + 60
     while len(family(process)) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     children = family(process)
-    os.killpg(process.pid, 2)
-    err = process.communicate(timeout=60)[1]
+    os.killpg(process.pid, signal.SIGINT)
+    err = process.communicate(timeout=90)[1]
     assert "KeyboardInterrupt" in err
     assert err.count("Traceback") == 1, "the workers complain as well"
     assert psutil.wait_procs(children, timeout=10)[1] == []
 
 
-def test_a_killed_driver_takes_its_workers_along(tmp_path: Path) -> None:
-    process = start(tmp_path)
-    children = family(process)
+def test_a_killed_driver_takes_its_workers_along(launch: Any) -> None:
+    process = launch(SCRIPT)
+    children = up_to_its_second_payload(process)
     assert len(children) >= 2
     process.kill()
-    process.communicate(timeout=30)
     assert psutil.wait_procs(children, timeout=20)[1] == []

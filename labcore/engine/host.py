@@ -43,7 +43,8 @@ def unguarded_main() -> Iterator[None]:
 @contextmanager
 def interrupts_held() -> Iterator[None]:
     """Let Ctrl-C wait until the block is done, so that it leaves no half-made cluster behind."""
-    if threading.current_thread() is not threading.main_thread():
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as under nohup
         yield
         return
     caught: list[int] = []
