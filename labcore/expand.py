@@ -13,19 +13,16 @@ from labcore.errors import InvalidStudy, LabError
 from labcore.parts import Parts
 from labcore.registry import Registry
 from labcore.study import CHOICES, PARTS, Cell, Study, Use, as_use
+from labcore.text import one_line, reason_of
 
 MOST_STEPS = 1_000_000
+MOST_NAME = 60
 
 
 def expand(study: Study, registry: Registry) -> list[Cell]:
     """The cells of ``study``; InvalidStudy names every wrong axis, option and combination."""
+    _refuse_too_many(study)
     wrong = [*_wrong_names(study), *_wrong_axes(study)]
-    count = math.prod(len(study.axis(name)) for name in (*PARTS, "seed", "n", *CHOICES))
-    count *= len(study.axis("steps")) + len(study.axis("nfe"))
-    if count > study.limit:
-        wrong.append(
-            f"it has {count:,} cells, the limit is {study.limit:,}; shorten an axis or set limit="
-        )
     uses, unresolved = _resolve(study, registry)
     wrong += unresolved
     if not wrong:
@@ -37,13 +34,30 @@ def expand(study: Study, registry: Registry) -> list[Cell]:
     return cells
 
 
+def _refuse_too_many(study: Study) -> None:
+    """Before anything walks along the axes, which could be too long for that."""
+    if not _whole(study.limit, 1):
+        raise InvalidStudy(f"{_called(study)}: limit={study.limit!r}: give a count, as 1000")
+    count = math.prod(len(study.axis(name)) for name in (*PARTS, "seed", "n", *CHOICES))
+    count *= len(study.axis("steps")) + len(study.axis("nfe"))
+    if count > study.limit:
+        raise InvalidStudy(
+            f"{_called(study)}: it has {count:,} cells, the limit is {study.limit:,}; shorten "
+            "an axis or set limit="
+        )
+
+
+def _called(study: Study) -> str:
+    return f"study {one_line(repr(study.name), 80)}"
+
+
 def _report(study: Study, wrong: list[str]) -> str:
     shown = list(dict.fromkeys(wrong))
     more = [f"... and {len(shown) - 20} more"] if len(shown) > 20 else []
     if len(shown) == 1:
-        return f"study '{study.name}': {shown[0]}"
+        return f"{_called(study)}: {shown[0]}"
     lines = "\n".join(f"  - {line}" for line in [*shown[:20], *more])
-    return f"study '{study.name}': {len(shown)} things to mend\n{lines}"
+    return f"{_called(study)}: {len(shown)} things to mend\n{lines}"
 
 
 def _whole(value: Any, least: int) -> bool:
@@ -51,8 +65,16 @@ def _whole(value: Any, least: int) -> bool:
 
 
 def _wrong_names(study: Study) -> Iterator[str]:
-    if not isinstance(study.name, str) or not study.name.strip():
-        yield f"name={study.name!r}: give the study a name"
+    name = study.name
+    if not isinstance(name, str) or not name.strip():
+        yield f"name={name!r}: give the study a name"
+    elif not name.isprintable() or {*"/\\"} & {*name} or len(name) > MOST_NAME:
+        yield (
+            f"name={name[:40]!r}: it names a file; use at most {MOST_NAME} characters, none of "
+            "them a slash or a control character"
+        )
+    if study.where is not None and not callable(study.where):
+        yield f"where={study.where!r}: give a function of a cell that says whether to keep it"
 
 
 def _wrong_axes(study: Study) -> Iterator[str]:
@@ -114,11 +136,20 @@ def _product(
             continue
         parts = (target, process, score, grid, sampler)
         cell = Cell(*parts, steps, n, seed, start, end, against, dtype)
-        if study.where is None or study.where(cell):
+        if _wanted(study, cell):
             cells.setdefault(cell.key, cell)
     if not cells and not wrong:
         wrong.append("where= keeps no cell; loosen it")
     return list(cells.values()), wrong
+
+
+def _wanted(study: Study, cell: Cell) -> bool:
+    try:
+        return study.where is None or bool(study.where(cell))
+    except Exception as error:
+        raise InvalidStudy(
+            f"{_called(study)}: where= raised {reason_of(error)} on {cell}; mend it"
+        ) from error
 
 
 def _cost(registry: Registry, score: Use) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 from labcore.engine import Failure, execute
 from labcore.errors import InvalidStudy
 from labcore.parts import Parts
-from labcore.registry import Registry, load_registry
+from labcore.registry import Registry
 from labcore.run import Result, run_cells, run_floor
 from labcore.store import Store, Versions, cell_row, floor_rows, open_store
 from labcore.study import Cell, Event, Floor, Study, Use
@@ -80,7 +80,7 @@ def run_study(
     is a row with its reason and the rest goes on; an interrupt leaves a store that continues.
     Raises InvalidStudy before anything runs, StoreError where the store cannot be written.
     """
-    registry = load_registry(list(study.entries))
+    registry = study.registry()
     cells = keep(study.cells(registry), filters)
     metrics = study.metric_uses(registry)
     with open_store(where, write=True) as store:
@@ -248,7 +248,7 @@ def estimate(study: Study, workers: int = 0, filters: Sequence[str] = ()) -> tup
     The shortest batch of each setting is run with two steps, after one run that builds its parts;
     stepping is scaled by the steps, measuring by the cells.
     """
-    registry = load_registry(list(study.entries))
+    registry = study.registry()
     cells = keep(study.cells(registry), filters)
     groups: dict[Any, list[Work]] = {}
     for work in pending(study, cells, study.metric_uses(registry), None, registry):

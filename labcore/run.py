@@ -85,7 +85,7 @@ def run_cells(cells: Sequence[Cell], metrics: Sequence[Use], parts: Parts) -> li
     """
     try:
         sampled = sample(cells, parts)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if len(cells) > 1:
             return [result for cell in cells for result in run_cells([cell], metrics, parts)]
         return [failure(cells[0], error)]
@@ -157,13 +157,16 @@ def drive(
             try:
                 out = next(states)
             except StopIteration as end:
-                told = end.value or {}
+                told = _diagnostics(cell, end.value)
                 break
             steps += 1
             _check_yield(cell, out, given, steps)
+            if steps > cell.steps:  # it might never end
+                break
     if steps != cell.steps:
+        many = f"{steps}" if steps < cell.steps else f"more than {cell.steps}"
         raise SamplerError(
-            f"sampler '{cell.sampler}': it yielded {steps} states for {cell.steps} steps; "
+            f"sampler '{cell.sampler}': it yielded {many} states for {cell.steps} steps; "
             "yield x once for each of ts[1:]"
         )
     if not (torch.equal(x, given) and torch.equal(ts, grid)):
@@ -177,6 +180,15 @@ def drive(
             "alone and take every draw from noise(t, s)"
         )
     return out, {name: _of_rows(value, len(x)) for name, value in told.items()}
+
+
+def _diagnostics(cell: Cell, returned: Any) -> Mapping[str, Any]:
+    if returned is None or isinstance(returned, Mapping):
+        return returned or {}
+    raise SamplerError(
+        f"sampler '{cell.sampler}': it returned a {type(returned).__name__}; yield states, and "
+        "return nothing or a dict of diagnostics"
+    )
 
 
 def _of_rows(value: Any, rows: int) -> Tensor:
@@ -284,23 +296,38 @@ def measure(
     unmeasured: dict[str, str] = {}
     for metric in metrics:
         try:
-            got = parts.registry.get("metric", metric.name)(outcome, **dict(metric.options))
-            values[str(metric)] = _numbers(metric, got)
-        except Exception as error:
+            values[str(metric)] = _numbers(metric, _asked(metric, outcome, parts))
+        except (Exception, SystemExit) as error:
             unmeasured[str(metric)] = said(error)
     return values, unmeasured
 
 
+def _asked(metric: Use, outcome: Outcome, parts: Parts) -> Any:
+    """What a metric returns, with nothing that it does felt by the next one."""
+    samples, reference = outcome.samples.clone(), outcome.reference.clone()
+    own = replace(outcome, samples=samples, reference=reference)
+    with undisturbed(but=OF_THREADS) as changed:
+        got = parts.registry.get("metric", metric.name)(own, **dict(metric.options))
+    if changed:
+        raise MetricError(
+            f"metric '{metric}': it changed {', '.join(changed)}; leave process-wide state alone "
+            "and take every draw from outcome.generator(label)"
+        )
+    return got
+
+
 def _numbers(metric: Use, got: Any) -> dict[str, float]:
     named: dict[str, Any] = got if isinstance(got, dict) else {"": got}
+    if not named:
+        raise MetricError(f"metric '{metric}': it returned no number; return at least one")
     for name, value in named.items():
         if isinstance(value, bool) or not isinstance(value, int | float | np.number):
             raise MetricError(
-                f"metric '{metric}': it returned {type(value).__name__} "
-                f"{'for ' + repr(name) if name else ''}; return a float or a dict of floats"
+                f"metric '{metric}': it returned {type(value).__name__}"
+                f"{f' for {name!r}' if name else ''}; return a float or a dict of floats"
             )
         if not math.isfinite(value):
-            raise MetricError(f"metric '{metric}': {name} is {value}; it must be finite")
+            raise MetricError(f"metric '{metric}': {name or 'it'} is {value}; it must be finite")
     return {str(name): float(value) for name, value in named.items()}
 
 

@@ -7,10 +7,11 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 from labcore.errors import InvalidOption
-from labcore.registry import Registry
+from labcore.registry import Registry, load_registry
 
 CHOICES = {
     "start": ("prior", "exact"),
@@ -214,12 +215,18 @@ class Study:
     entries: Sequence[Any] = ()
     limit: int = 1_000_000
 
-    def axis(self, name: str) -> tuple[Any, ...]:
-        """The values of one axis as a tuple."""
-        value = getattr(self, name)
-        if isinstance(value, str | Use | Mapping) or not isinstance(value, Iterable):
-            return (value,)
-        return tuple(value)
+    @cached_property
+    def _axes(self) -> dict[str, Sequence[Any]]:
+        """Every axis, walked through once: a generator has no second time."""
+        return {f.name: _values(getattr(self, f.name)) for f in fields(self) if f.type == "Axis"}
+
+    def axis(self, name: str) -> Sequence[Any]:
+        """The values of one axis; a range stays one, so that a long one costs nothing."""
+        return self._axes[name]
+
+    def registry(self) -> Registry:
+        """The installed plugins and this study's own entries; PluginError for what is none."""
+        return load_registry(_values(self.entries))
 
     def cells(self, registry: Registry) -> list[Cell]:
         """Every cell, names qualified and options checked; InvalidStudy lists all that is wrong.
@@ -239,6 +246,19 @@ class Study:
         from labcore.cli.study import study_command
 
         study_command(self)(args=None if arguments is None else list(arguments))
+
+
+def _values(value: Any) -> Sequence[Any]:
+    if isinstance(value, range):
+        return value
+    if isinstance(value, str | Use | Mapping) or not isinstance(value, Iterable):
+        return (_plain_number(value),)
+    return tuple(map(_plain_number, value))
+
+
+def _plain_number(value: Any) -> Any:
+    """numpy's whole numbers as Python's, which JSON knows."""
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
 
 
 def as_use(value: Any) -> Use:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -70,6 +71,7 @@ def guard(command: Callable[[], Any], arguments: list[str]) -> None:
     """Run ``command`` and leave with its exit code; errors are one line on stderr."""
     debug = "--debug" in arguments
     code = 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end in order, as for Ctrl-C
     try:
         result = command()
         code = result if isinstance(result, int) else 0

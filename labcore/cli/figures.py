@@ -59,10 +59,9 @@ def of_study(study: Study, where: str, folder: Path, filters: tuple[str, ...]) -
     from labcore import gallery, lab, plots
     from labcore.cli.results import read
     from labcore.parts import Parts
-    from labcore.registry import load_registry
 
     yield from gallery.draw(read(where, study.name), folder)
-    registry = load_registry(list(study.entries))
+    registry = study.registry()
     cells = lab.keep(study.cells(registry), filters)
     for stem, figure in gallery.sheets(cells, Parts(registry)):
         yield from plots.save(figure, folder / stem, FORMATS[:2])

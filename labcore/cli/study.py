@@ -65,18 +65,24 @@ def study_command(study: Study) -> Callable[..., None]:
 
 
 def load(path: Path) -> Study:
-    """The ``study`` of a script, which is run as a module and not as __main__."""
+    """The ``study`` of a script, which is run as a module and not as __main__.
+
+    Whatever the script is called, the module's name is no other's, and what lies beside the
+    script can be imported.
+    """
     import importlib.util
 
     from labcore.errors import InvalidStudy
     from labcore.study import Study
     from labcore.text import reason_of
 
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"study {path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise InvalidStudy(f"study '{path}': it is no Python script; name a .py file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
+    sys.path.append(str(path.absolute().parent))
     try:
         spec.loader.exec_module(module)
     except KeyboardInterrupt:
@@ -104,14 +110,13 @@ def run(
 ) -> int:
     """Run, say how it ended, draw; the exit code."""
     from labcore import lab
-    from labcore.registry import load_registry
 
     if dry_run:
         count, seconds = lab.estimate(study, workers, filters)
         click.echo(f"{study.name}: {count:,} cells, about {duration(seconds)}")
         return 0
     where = store or str(default_store(study.name))
-    registry = load_registry(list(study.entries))
+    registry = study.registry()
     follow = [registry.get("reporter", name)() for name in reporters or ("progress",)]
     summary = lab.run_study(
         study,
@@ -136,8 +141,15 @@ def run(
 
 def default_store(name: str) -> Path:
     """out/NAME.sqlite below the working folder, with the folder made."""
+    from labcore.errors import StoreError
+
     folder = Path("out")
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"store '{folder}': {error.strerror}; name a file that can be written with --store"
+        ) from error
     return folder / f"{name}.sqlite"
 
 
