@@ -22,7 +22,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 import labcore
-from labcore import LinOp, Noise, Process, Scalar, Score
+from labcore import LinOp, Noise, Process, Score
 
 CITE = "Karras et al. (2022) arXiv:2206.00364"
 MOST = 2**0.5 - 1
@@ -47,16 +47,39 @@ def time_of(process: Process, wanted: Tensor, low: Tensor, high: Tensor) -> Tens
     return torch.where(beyond, top, torch.where(below, floor, high))
 
 
-def noise_roots(process: Process, ts: Tensor) -> LinOp:
-    """R at ts (n,), carried from the Cholesky factor at ts[0], their latest."""
-    top = process.Sigma(ts[:1]).chol
-    return process.Psi(ts, ts[:1].expand_as(ts)) @ (Scalar(torch.ones_like(ts)) @ top)
+def noise_roots(process: Process, *groups: Tensor) -> list[LinOp]:
+    """R at each of the groups of times (n,): the Cholesky factor at the latest, carried by Psi.
+
+    From time to time and multiplied up, since Psi over a long way is costly where it has no closed
+    form; the running products take log2(n) rounds.
+    """
+    times, where = torch.cat(groups).unique(return_inverse=True)
+    down = times.flip(0)
+    first = process.Sigma(down[:1]).chol.param
+    R: LinOp = process.Psi(down[1:], down[:-1]).map(lambda p: torch.cat([first, p]))
+    k = 1
+    while k < len(down):
+        R = further(R, k)
+        k *= 2
+    places = (len(times) - 1 - where).split([len(group) for group in groups])
+    return [pick(R, at) for at in places]
+
+
+def pick(R: LinOp, at: Tensor) -> LinOp:
+    out: LinOp = R.map(lambda p: p[at])
+    return out
+
+
+def further(R: LinOp, k: int) -> LinOp:
+    """R_i R_(i-k) in the place of R_i, i >= k."""
+    later = (R.map(lambda p: p[k:]) @ R.map(lambda p: p[:-k])).param
+    out: LinOp = R.map(lambda p: torch.cat([p[:k], later]))
+    return out
 
 
 def steps(process: Process, t: Tensor, s: Tensor, x: Tensor) -> list[tuple[Any, Any, Any]]:
     """For steps t to s (n,): Phi(t,s)^-1, -D R_t^T and -D R_s^T / 2, cast to the state."""
-    R = noise_roots(process, torch.cat([t, s]))
-    R_t, R_s = R.map(lambda p: p[: len(t)]), R.map(lambda p: p[len(t) :])
+    R_t, R_s = noise_roots(process, t, s)
     back = process.Phi(t, s).inv
     D = R_s - back @ R_t
     parts = (back, -(D @ R_t.T), -0.5 * (D @ R_s.T))
@@ -130,9 +153,7 @@ def dpm_2(process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise) -
     """
     t, s = ts[:-1], ts[1:]
     half = time_of(process, (level(process, t) * level(process, s)).sqrt(), s, t)
-    R, n = noise_roots(process, torch.cat([t, half, s])), len(t)
-    R_t, R_s = R.map(lambda p: p[:n]), R.map(lambda p: p[2 * n :])
-    R_m = R.map(lambda p: p[n : 2 * n])
+    R_t, R_m, R_s = noise_roots(process, t, half, s)
     to_m, to_s = process.Phi(t, half).inv, process.Phi(t, s).inv
     pull_m, pull_s = (to_m @ R_t - R_m) @ R_t.T, (to_s @ R_t - R_s) @ R_m.T
     plan = [op.per_step(x) for op in (to_m, pull_m, to_s, pull_s)]

@@ -39,7 +39,7 @@ class Transfer:
         self, process: Process, times: Tensor, x: Tensor, pairs: Iterable[tuple[int, int]]
     ) -> None:
         a, b = (list(of) for of in zip(*pairs, strict=True))
-        R, back = noise_roots(process, times), process.Phi(times[a], times[b]).inv
+        (R,), back = noise_roots(process, times), process.Phi(times[a], times[b]).inv
         D = R.map(lambda p: p[b]) - back @ R.map(lambda p: p[a])
         self._times, self._eps = times, (-R.T).per_step(x)
         moves = zip(back.per_step(x), D.per_step(x), strict=True)
