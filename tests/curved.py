@@ -16,12 +16,12 @@ MODES = torch.tensor([[1.5, 0.5], [-1.0, 1.0], [0.0, -1.5]], dtype=F64)
 WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=F64)
 
 
-def mixture_score(process: Process) -> Score:
-    """Exact for three isotropic Gaussians of variance 0.3 in the plane, on a scalar process."""
+def mixture_score(process: Process, spread: float = 0.3) -> Score:
+    """Exact for three isotropic Gaussians of variance ``spread`` in the plane, scalar processes."""
 
     def score(x: Tensor, t: Tensor) -> Tensor:
         alpha = float(process.Phi(t, torch.zeros((), dtype=F64)).param)
-        v = alpha**2 * 0.3 + float(process.Sigma(t).param)
+        v = alpha**2 * spread + float(process.Sigma(t).param)
         delta = (alpha * MODES).to(x) - x[:, None]
         logits = WEIGHTS.log().to(x) - delta.square().sum(-1) / (2 * v)
         return (logits.softmax(1)[..., None] * delta).sum(1) / v
