@@ -3,7 +3,7 @@
 Three separated modes of weights 0.6, 0.3 and 0.1. Chains at the lowest noise level fall into the
 nearest mode and stay: their masses are those of basins of attraction, accepted or not. Annealed
 Langevin decides between modes where noise still joins them (Song & Ermon 2019, Fig. 3), as
-predictor-corrector and the oracle do. Every sampler has the same number of score evaluations.
+ancestral sampling and the oracle do. Every sampler has the same number of score evaluations.
 """
 
 import labcore
@@ -26,7 +26,8 @@ study = labcore.Study(
         use("hmc", step=0.25),
         use("metropolis", step=0.5),
         use("annealed_langevin", step=0.1),
-        use("predictor_corrector"),
+        use("predictor_corrector", corrector="fixed"),
+        use("predictor_corrector", corrector="snr"),
         "ancestral",
         "oracle",
     ],

@@ -3,9 +3,21 @@
 import labcore
 from labcore_linear.diagonal import diag_vp
 from labcore_linear.gaussian_path import gaussian_path, rectified_flow, trigonometric
-from labcore_linear.grids import cosine, karras, log_snr, quadratic, times, uniform
+from labcore_linear.grids import (
+    beta_quantile,
+    cosine,
+    exponential,
+    karras,
+    log_snr,
+    polyexponential,
+    polynomial,
+    quadratic,
+    times,
+    uniform,
+)
 from labcore_linear.langevin import cld
 from labcore_linear.numerical import numerical_process
+from labcore_linear.optimised import align_your_steps, equal_error
 from labcore_linear.ou import ornstein_uhlenbeck, ou
 from labcore_linear.rotating import rotating
 from labcore_linear.snr import time_of_log_snr
@@ -42,4 +54,17 @@ def register_processes() -> list[labcore.Entry]:
 
 @labcore.hookimpl
 def register_grids() -> list[labcore.Entry]:
-    return [uniform, quadratic, cosine, log_snr, karras, times]
+    return [
+        uniform,
+        quadratic,
+        cosine,
+        log_snr,
+        karras,
+        exponential,
+        polynomial,
+        polyexponential,
+        beta_quantile,
+        align_your_steps,
+        equal_error,
+        times,
+    ]

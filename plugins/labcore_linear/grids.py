@@ -107,6 +107,69 @@ def karras(
     return _grid("karras", process, n, t_eps, times)
 
 
+@labcore.grid(cite="k-diffusion (Crowson 2022), get_sigmas_exponential, in t")
+def exponential(process: labcore.Process, n: int, *, t_eps: float | None = None) -> Tensor:
+    """Equal steps in log t. On edm, where sigma = t, that is log_snr."""
+
+    def times(r: Tensor, T: float, end: float) -> Tensor:
+        return torch.exp(math.log(T) + r * (math.log(end) - math.log(T)))
+
+    return _grid("exponential", process, n, t_eps, times)
+
+
+@labcore.grid(cite="Zhang & Chen (2023) arXiv:2204.13902, power of t")
+def polynomial(
+    process: labcore.Process, n: int, *, t_eps: float | None = None, rho: float = 3.0
+) -> Tensor:
+    """Equal steps in t^(1/rho): rho 1 is uniform, 2 quadratic, and larger tends to exponential."""
+    _positive("polynomial", "rho", rho)
+
+    def times(r: Tensor, T: float, end: float) -> Tensor:
+        return (T ** (1 / rho) + r * (end ** (1 / rho) - T ** (1 / rho))).pow(rho)
+
+    return _grid("polynomial", process, n, t_eps, times)
+
+
+@labcore.grid(cite="k-diffusion (Crowson 2022), get_sigmas_polyexponential")
+def polyexponential(
+    process: labcore.Process, n: int, *, t_eps: float | None = None, rho: float = 2.0
+) -> Tensor:
+    """Log sigma falls by the shares 1 - (1 - i/n)^rho: 1 is log_snr, more is slow at the data."""
+    _positive("polyexponential", "rho", rho)
+
+    def times(r: Tensor, T: float, end: float) -> Tensor:
+        first, last = _levels(process, T, end)
+        return time_of_log_snr(process, last + (1 - r).pow(rho) * (first - last), end)
+
+    return _grid("polyexponential", process, n, t_eps, times)
+
+
+@labcore.grid(cite="Lee et al. (2024) arXiv:2407.12173, with alpha = beta = 0.6")
+def beta_quantile(
+    process: labcore.Process,
+    n: int,
+    *,
+    t_eps: float | None = None,
+    alpha: float = 0.6,
+    beta: float = 0.6,
+) -> Tensor:
+    """Quantiles of a Beta(alpha, beta) law on [t_eps, T]: below 1, shorter steps at both ends."""
+    from scipy.special import betaincinv
+
+    _positive("beta_quantile", "alpha", alpha)
+    _positive("beta_quantile", "beta", beta)
+
+    def times(r: Tensor, T: float, end: float) -> Tensor:
+        return end + (T - end) * torch.from_numpy(betaincinv(alpha, beta, (1 - r).numpy()))
+
+    return _grid("beta_quantile", process, n, t_eps, times)
+
+
+def _positive(name: str, key: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise labcore.InvalidGrid(f"grid '{name}': {key} is {value}; give a number above 0")
+
+
 def _levels(process: labcore.Process, T: float, end: float) -> Tensor:
     return process.log_snr(torch.tensor([T, end], dtype=torch.float64))
 

@@ -7,7 +7,8 @@ with Sigma(s) = L L^T as preconditioner, x <- x + e Sigma g + sqrt(2e) L z, whos
              the paper's code takes the mean of the norms over the batch, which couples its rows)
     fixed    e = 2 r^2, what that is on average where noise dominates
 
-The snr rule makes e depend on z, so the law that the corrector leaves alone is near p_s, not p_s.
+The snr rule makes e depend on z and has no bound where g vanishes, as at a mode: the law it leaves
+alone is near p_s in many dimensions, where norms hardly vary, and far from it in the plane.
 """
 
 from collections.abc import Callable, Iterator, Mapping
