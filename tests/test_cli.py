@@ -106,6 +106,21 @@ def test_a_store_that_is_none_leaves_with_three(site: Path, tmp_path: Path) -> N
     assert "damaged" in error_line(site, "results", str(tmp_path / "bad"), code=3)
 
 
+def test_what_is_sound_in_a_damaged_store_is_salvaged(
+    site: Path, script: Path, tmp_path: Path
+) -> None:
+    store, new = tmp_path / "r.sqlite", tmp_path / "new.sqlite"
+    labcore_cli(site, "run", str(script), "--store", str(store))
+    whole = len(store.read_bytes())
+    damaged = bytearray(store.read_bytes())
+    at = damaged.rfind(b"linear:quadratic")
+    damaged[at] ^= 1
+    store.write_bytes(damaged)
+    assert len(damaged) == whole
+    assert "salvage" in error_line(site, "results", str(store), code=3)
+    assert "results in" in labcore_cli(site, "salvage", str(store), str(new)).stdout
+
+
 def test_scripts_that_define_no_study(site: Path, tmp_path: Path) -> None:
     path = tmp_path / "s.py"
     for source, said in (
@@ -173,7 +188,7 @@ def test_head_may_close_the_pipe(site: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-COMMANDS = ["", "plugins", "list", "show", "run", "results", "plot", "completion"]
+COMMANDS = ["", "plugins", "list", "show", "run", "results", "plot", "salvage", "completion"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -21,6 +22,7 @@ COMMANDS = {
     "run": "study",
     "results": "results",
     "plot": "figures",
+    "salvage": "salvage",
     "completion": "completion",
 }
 """Each command and the module of this package that holds it, as ``<name>_command``."""
@@ -71,6 +73,8 @@ def guard(command: Callable[[], Any], arguments: list[str]) -> None:
     """Run ``command`` and leave with its exit code; errors are one line on stderr."""
     debug = "--debug" in arguments
     code = 0
+    with suppress(AttributeError):  # a stream that is no file's
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end in order, as for Ctrl-C
     try:
         result = command()

@@ -182,7 +182,7 @@ class Store:
         except reading.Damage as error:
             raise StoreError(
                 f"store '{connect.shown(self.where)}': {one_line(str(error))}; restore a copy, or "
-                "save what is sound with labcore.store.salvage"
+                "save what is sound with labcore salvage"
             ) from error
 
 

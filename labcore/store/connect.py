@@ -26,7 +26,7 @@ _REMEDIES = {
     "SQLITE_PERM": "it cannot be opened; check the permissions of the file and its folder",
     "SQLITE_NOTADB": "the file is no results store or is damaged; restore a copy or name another",
     "SQLITE_CORRUPT": "the file is damaged; restore a copy, or save what is sound with "
-    "labcore.store.salvage",
+    "labcore salvage",
     "SQLITE_IOERR": "the disk failed to read or write; check it, and that it is not full",
     "SQLITE_TOOBIG": "a text is too large for the database; shorten it",
 }
@@ -132,7 +132,7 @@ def _sqlite_engine(path: Path, write: bool) -> sa.Engine:
     # A folder that cannot be written cannot hold what WAL needs; a store at rest needs none.
     at_rest = not Path(f"{path}-wal").exists() and not os.access(path.parent, os.W_OK)
     mode = "mode=ro&immutable=1" if at_rest else "mode=rw"
-    uri = f"file:{quote(str(path.absolute()))}?{mode}"
+    uri = f"file:{quote(os.fsencode(path.absolute()))}?{mode}"
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(uri, uri=True, timeout=20, isolation_level=None)
