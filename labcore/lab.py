@@ -14,9 +14,10 @@ from typing import Any
 
 from labcore.engine import Failure, execute
 from labcore.errors import InvalidStudy
+from labcore.measure import run_floor
 from labcore.parts import Parts
 from labcore.registry import Registry
-from labcore.run import Result, run_cells, run_floor
+from labcore.run import Result, run_cells
 from labcore.store import Store, Versions, cell_row, floor_rows, open_store
 from labcore.study import Cell, Event, Floor, Study, Use
 

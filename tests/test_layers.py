@@ -22,6 +22,7 @@ ORDER = [
     "study",
     "parts",
     "expand",
+    "measure",
     "run",
     "engine store",
     "stats",

@@ -11,8 +11,9 @@ from toy_lab import ENTRIES, nan_below, registry_of, study
 
 import labcore
 from labcore import use
+from labcore.measure import run_floor
 from labcore.parts import Parts
-from labcore.run import Result, run_cells, run_floor, sample
+from labcore.run import Result, run_cells, sample
 from labcore.study import Floor
 
 
