@@ -17,7 +17,7 @@ WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=F64)
 
 
 def mixture_score(process: Process, spread: float = 0.3) -> Score:
-    """Exact for three isotropic Gaussians of variance ``spread`` in the plane, scalar processes."""
+    """Exact for three isotropic Gaussians of variance ``spread``, scalar processes."""
 
     def score(x: Tensor, t: Tensor) -> Tensor:
         alpha = float(process.Phi(t, torch.zeros((), dtype=F64)).param)
