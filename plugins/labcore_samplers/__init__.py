@@ -12,6 +12,8 @@ from labcore_samplers.ddim import ddim
 from labcore_samplers.edm import dpm_2, edm_churn, edm_heun
 from labcore_samplers.embedded import adaptive_rk23, adaptive_rk45
 from labcore_samplers.euler import euler, euler_maruyama
+from labcore_samplers.exponential_methods import EXPONENTIAL
+from labcore_samplers.exponential_unipc import UNIPC
 from labcore_samplers.heun import heun
 from labcore_samplers.hmc import hmc
 from labcore_samplers.langevin import annealed_langevin, langevin
@@ -32,4 +34,17 @@ SDE = [reverse_sde, stochastic_heun, sra1, sra2, edm_churn, restart, sscs, gotta
 
 @labcore.hookimpl
 def register_samplers() -> list[labcore.Entry]:
-    return [*FLOW, *MULTISTEP, *SDE, euler, euler_maruyama, heun, ancestral, ddim, oracle, *MCMC]
+    return [
+        *EXPONENTIAL,
+        *UNIPC,
+        *FLOW,
+        *MULTISTEP,
+        *SDE,
+        euler,
+        euler_maruyama,
+        heun,
+        ancestral,
+        ddim,
+        oracle,
+        *MCMC,
+    ]
