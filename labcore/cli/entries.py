@@ -138,9 +138,12 @@ def _find(registry: Any, name: str, kind: str | None) -> list[tuple[str, Any]]:
 
 def _page(qualified: str, kind: str, entry: Any) -> str:
     lines = [f"{qualified}  ({kind})", "", entry.doc or "no docstring", ""]
-    traits = {"evals": "NFE per step", "extra": "NFE besides", "order": "order in law"}
+    traits = {"evals": "NFE per step", "order": "order in law"}
     for key, value in entry.traits.items():
         text = ", ".join(value) if isinstance(value, list | tuple | set | frozenset) else value
+        if key in ("evals_of", "extra"):
+            continue
+        text = {"evals": _cost(entry), "order": _order(entry)}.get(key, text)
         lines.append(f"{traits.get(key, key):<14} {text}")
     if entry.parameters:
         lines += ["", "options:"]
@@ -151,7 +154,11 @@ def _page(qualified: str, kind: str, entry: Any) -> str:
 
 
 def _type(annotation: Any) -> str:
-    """A type hint as it reads in code: int, float | None, Annotated[int, Ge(ge=1)]."""
+    """A type hint as it reads in code, with its bounds: int, float | None, int (Ge(ge=1))."""
+    marks = getattr(annotation, "__metadata__", ())
+    bounds = [m for mark in marks for m in getattr(mark, "metadata", ())]
+    if bounds:
+        return f"{_type(annotation.__origin__)} ({', '.join(map(str, bounds))})"
     if isinstance(annotation, type) and not getattr(annotation, "__args__", None):
         return annotation.__name__
     return str(annotation).replace("typing.", "")

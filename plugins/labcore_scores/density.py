@@ -25,16 +25,17 @@ Event = tuple[int, ...]
 
 
 def _each_time(at: Callable[[Tensor, Tensor], Tensor]) -> Score:
-    """at(x, t) for 0-d t, made to take a t of each row (B,) as well."""
+    """at(x, t) for x in float64 on the CPU and 0-d t, made to take any x and a t of each row."""
 
     def log_prob(x: Tensor, t: Tensor) -> Tensor:
         t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
+        y = x.to(t)
         if t.ndim == 0:
-            return at(x, t)
-        out = x.new_empty(len(x), dtype=torch.float64)
+            return at(y, t).to(x.device)
+        out = t.new_empty(len(y))
         for time in t.unique():
-            out[t == time] = at(x[t == time], time)
-        return out
+            out[t == time] = at(y[t == time], time)
+        return out.to(x.device)
 
     return log_prob
 
@@ -77,9 +78,9 @@ def reverse_of_mixture(process: Process, law: Mixture, event: Event) -> Reverse:
     def reverse(x: Tensor, t: Tensor, s: Tensor, z: Tensor, u: Tensor) -> Tensor:
         before, after = laws(float(s)), laws(float(t))
         K, L = kernel(float(t), float(s))
-        flat, w = x.flatten(1).double(), z.flatten(1).double()
+        flat, w = (v.flatten(1).to(K) for v in (x, z))
         share = after.log_joint(flat).softmax(1).cumsum(1)
-        chosen = (u.double()[:, None] > share[:, :-1]).sum(1)
+        chosen = (u.to(K)[:, None] > share[:, :-1]).sum(1)
         out = torch.empty_like(flat)
         for k in chosen.unique().tolist():
             rows = chosen == k
@@ -105,7 +106,7 @@ def log_prob_of_data(process: Process, target: Target) -> Score:
         Sigma = process.Sigma(t)
         white = Sigma.chol.inv
         points = (white @ (process.Phi(t, torch.zeros_like(t)) @ data)).flatten(1)
-        y = (white @ x.double().reshape(-1, *state)).flatten(1)
+        y = (white @ x.reshape(-1, *state)).flatten(1)
         rows = max(1, _ROWS // len(points))
         squares = (torch.cdist(part, points).square() for part in y.split(rows))
         logs = torch.cat([(-square / 2).logsumexp(1) for square in squares])
