@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
@@ -96,16 +96,19 @@ def log_prob_of_data(process: Process, target: Target) -> Score:
 
     With y = L^-1 x and y_i = L^-1 Phi x_i, L L^T = Sigma(t): the mean of N(y; y_i, I) / |L|.
     """
-    assert target.data is not None
-    with torch.inference_mode(False):
-        data = process.embed(target.data.to("cpu", torch.float64))
     state = process.event(target.event)
     D = math.prod(state)
+
+    @cache
+    def data() -> Tensor:  # a second copy of the data set, made where a sampler asks for it
+        assert target.data is not None
+        with torch.inference_mode(False):
+            return process.embed(target.data.to("cpu", torch.float64))
 
     def at(x: Tensor, t: Tensor) -> Tensor:
         Sigma = process.Sigma(t)
         white = Sigma.chol.inv
-        points = (white @ (process.Phi(t, torch.zeros_like(t)) @ data)).flatten(1)
+        points = (white @ (process.Phi(t, torch.zeros_like(t)) @ data())).flatten(1)
         y = (white @ x.reshape(-1, *state)).flatten(1)
         rows = max(1, _ROWS // len(points))
         squares = (torch.cdist(part, points).square() for part in y.split(rows))
