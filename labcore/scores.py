@@ -166,7 +166,7 @@ class CountedScore:
         if self.model.log_prob is None:
             raise ScoreError(
                 "score: it knows no log density, which this sampler needs; use one that does, "
-                "such as exact on a mixture, or declare needs=('log_prob',)"
+                "such as exact on a mixture, or declare needs=('log_p_t',)"
             )
         self.nfe += self.model.cost * x.shape[0] / self.rows
         return self.model.log_prob(x, t)

@@ -1,7 +1,11 @@
 """Annealing finds the weights of modes that a chain at one noise level cannot."""
 
+import math
+import re
 import runpy
 from pathlib import Path
+
+import pytest
 
 import labcore
 from labcore.parts import Parts
@@ -28,3 +32,65 @@ def test_annealed_langevin_recovers_weights_that_plain_langevin_does_not() -> No
         assert error["oracle", longer] < 0.035
     assert error["annealed_langevin", False] < 0.1
     assert error["annealed_langevin", True] < 0.04
+
+
+def small(**changes: object) -> labcore.Study:
+    axes: dict[str, object] = {
+        "name": "small",
+        "question": "does it fit together?",
+        "target": "gmm_ring",
+        "process": "vp",
+        "grid": "log_snr",
+        "sampler": "mala",
+        "steps": 5,
+        "n": 20,
+        "metrics": ["energy"],
+    }
+    return labcore.Study(**{**axes, **changes})  # type: ignore[arg-type]
+
+
+def test_a_score_without_a_density_is_refused_before_anything_runs() -> None:
+    with pytest.raises(labcore.InvalidStudy, match="'mala': it needs log_p_t, which none of"):
+        small(score="perturbed").cells(labcore.load_registry())
+    with pytest.raises(labcore.InvalidStudy, match="'oracle': it needs reverse, which none of"):
+        small(score="perturbed", sampler="oracle").cells(labcore.load_registry())
+
+
+def test_acceptance_is_a_row_beside_the_metrics() -> None:
+    study, registry = small(), labcore.load_registry()
+    (result,) = run_cells(study.cells(registry), study.metric_uses(registry), Parts(registry))
+    assert 0 < result.values["diagnostics"]["acceptance"] <= 1
+    assert result.nfe == 2 * 5 + 2
+
+
+def test_budgets_follow_the_options_that_set_the_cost() -> None:
+    """5 leapfrog steps and a density a proposal cost 6, and two calls come before the first."""
+    samplers = [
+        labcore.use("hmc"),
+        labcore.use("hmc", leapfrog=9, inner=2),
+        labcore.use("annealed_langevin", inner=10),
+        labcore.use("predictor_corrector", predictor="heun", inner=3),
+    ]
+    registry = labcore.load_registry()
+    study = small(sampler=samplers, steps=(), nfe=62)
+    parts = Parts(registry)
+    steps = []
+    for cell in study.cells(registry):
+        (result,) = run_cells([cell], study.metric_uses(registry), parts)
+        steps.append((cell.steps, result.nfe))
+    assert steps == [(10, 62), (3, 62), (6, 60), (12, 60)]
+
+
+@labcore.score(gives=("log_p_t",))
+def broken(process: labcore.Process, target: labcore.Target) -> labcore.Score:
+    """NaN everywhere, as is its density."""
+    return labcore.ScoreWith(lambda x, t: x * math.nan, lambda x, t: x.sum(1) * math.nan)
+
+
+@pytest.mark.parametrize("sampler", ["mala", "hmc", "metropolis", "langevin"])
+def test_nan_is_blamed_on_the_score_and_not_refused_in_silence(sampler: str) -> None:
+    study = small(sampler=sampler, score="local:broken", entries=[broken])
+    registry = labcore.load_registry([broken])
+    (result,) = run_cells(study.cells(registry), study.metric_uses(registry), Parts(registry))
+    assert result.status == "failed"
+    assert re.search("score.* NaN or Inf at t=0.001", result.reason)

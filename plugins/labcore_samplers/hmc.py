@@ -22,7 +22,7 @@ from labcore_samplers.metropolis import Chain, Point, energy, metropolised
     evals_of=lambda inner, leapfrog, **_: inner * (leapfrog + 1),
     extra=2,
     stochastic=True,
-    needs=("log_prob",),
+    needs=("log_p_t",),
     cite="Duane et al. (1987); Neal (2011) arXiv:1206.1901, Fig. 2",
 )
 def hmc(

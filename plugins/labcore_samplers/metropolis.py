@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.special import log_ndtr
 
 import labcore
-from labcore import CountedScore, Noise, Process
+from labcore import CountedScore, Noise, Process, ScoreError
 from labcore_samplers.langevin import Count, NotNegative, Size, preconditioner
 
 Chain = Generator[Tensor, None, dict[str, Tensor]]
@@ -36,6 +36,11 @@ def metropolised(
 ) -> Chain:
     """``inner`` accepted or refused proposals a step, for the density at ts[-1]."""
     now, log_p = start, score.log_prob(start[0], ts[-1]).double()
+    if not all(bool(part.isfinite().all()) for part in (*start, log_p)):
+        raise ScoreError(  # every proposal would be refused, and nobody told
+            f"score: it or its log-density is NaN or Inf at t={float(ts[-1]):.4g} where the chain "
+            "starts; end the grid at a larger t_eps or mend the score"
+        )
     accepted = torch.zeros_like(log_p)
     for t, s in pairwise(ts):
         for i in range(inner):
@@ -65,7 +70,7 @@ def energy(z: Tensor) -> Tensor:
     evals_of=lambda inner, **_: inner,
     extra=1,
     stochastic=True,
-    needs=("log_prob",),
+    needs=("log_p_t",),
     cite="Metropolis et al. (1953); Hastings (1970)",
 )
 def metropolis(
@@ -97,7 +102,7 @@ def metropolis(
     evals_of=lambda inner, **_: 2 * inner,
     extra=2,
     stochastic=True,
-    needs=("log_prob",),
+    needs=("log_p_t",),
     cite="Besag (1994); Roberts & Tweedie (1996)",
 )
 def mala(

@@ -44,7 +44,7 @@ BiasOf = Callable[[LinOp, int], Bias]
 
 @labcore.score(
     needs=("data",),
-    gives=("log_prob",),
+    gives=("log_p_t",),
     cite="Karras et al. (2022) arXiv:2206.00364, appendix B.3",
 )
 def empirical(process: Process, target: Target) -> Score:

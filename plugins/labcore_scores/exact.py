@@ -26,7 +26,7 @@ from labcore_scores.times import Flat, by_time
 Event = tuple[int, ...]
 
 
-@labcore.score(needs=("mixture",), gives=("log_prob", "reverse"), cite="closed form")
+@labcore.score(needs=("mixture",), gives=("log_p_t", "reverse"), cite="closed form")
 def exact(process: Process, target: Target) -> Score:
     """Exact score of a Gaussian mixture target, for any linear process and any t.
 
