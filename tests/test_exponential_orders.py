@@ -85,7 +85,7 @@ def test_order_on_a_mixture(name: str) -> None:
 
 
 def log_snr_of(process: Process, n: int) -> Tensor:
-    return log_snr(process, n, t_eps=None)  # type: ignore[no-any-return]
+    return log_snr(process, n, t_eps=None)
 
 
 @pytest.mark.parametrize("name", NOISY)
