@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,13 +99,18 @@ def _parquet(frame: pd.DataFrame, path: Path) -> None:
 def _replace(path: Path, write: Any) -> None:
     """Write beside and rename, so that a reader sees the old file or the whole new one."""
     from labcore.errors import LabError
+    from labcore.text import one_line
 
-    beside = path.with_name(f".{path.name}.new")
+    beside = path.with_name(f".new-{os.getpid()}{path.suffix}")  # a suffix may mean compression
     try:
         write(beside)
         beside.replace(path)
     except OSError as error:
-        raise LabError(f"'{path}': {error.strerror}; name a place that can be written") from error
+        said = error.strerror or one_line(str(error))
+        raise LabError(f"'{path}': {said}; name a place that can be written") from error
+    finally:
+        with suppress(OSError):
+            beside.unlink()
 
 
 def _show(frame: pd.DataFrame, metrics: tuple[str, ...]) -> None:
@@ -125,7 +132,7 @@ def _show(frame: pd.DataFrame, metrics: tuple[str, ...]) -> None:
 
 def _names(metric: str) -> set[str]:
     """What a metric may be called: "metrics:moments.mean" also moments.mean and moments."""
-    short = metric.partition(":")[2]
+    short = metric.rpartition(":")[2]
     return {metric, short, short.partition(".")[0]}
 
 
