@@ -66,9 +66,9 @@ def figures(
 
 
 def _named(metric: str, name: str) -> bool:
-    return name in (metric, metric.partition(":")[2]) or metric.partition(":")[2].startswith(
-        (f"{name}.", f"{name}(")
-    )
+    """Whether a metric may be called so: "metrics:moments.mean" also moments.mean and moments."""
+    short = metric.rpartition(":")[2]
+    return name in (metric, short, short.partition(".")[0], short.partition("(")[0])
 
 
 def _parts(frame: pd.DataFrame, metric: str) -> Iterator[tuple[str, pd.DataFrame]]:
