@@ -83,7 +83,7 @@ def measured(entry: labcore.Entry, registry: labcore.Registry) -> Iterator[Any]:
     """The slope on each process and on the mixture, or the reason there is none."""
     for name in PROCESSES:
         process = registry.get("process", name)()
-        missing = entry.needs - registry.get("process", name).gives - {"log_prob", "reverse"}
+        missing = entry.needs - registry.get("process", name).gives - {"log_p_t", "reverse"}
         if missing:
             yield f"needs {', '.join(sorted(missing))}"
             continue
