@@ -17,6 +17,7 @@ from test_cli import STUDY
 from toy_lab import ENTRIES, study, toy_em
 
 import labcore
+from labcore import use
 from labcore.errors import InvalidStudy, PluginError
 from labcore.parts import Parts
 from labcore.run import Result, run_cells
@@ -129,9 +130,10 @@ def test_a_seed_that_exits_takes_no_other_with_it() -> None:
     assert [result.status for result in results] == ["ok"] * 3
 
 
-def ended(sampler: labcore.Entry) -> str:
+def ended(*entries: labcore.Entry, **changes: Any) -> str:
     """The reason that a run of a sampler failed for."""
-    made = study(sampler=sampler.name, entries=[*ENTRIES, sampler], steps=4, seed=0)
+    names = {"sampler": [entry.name for entry in entries], **changes}
+    made = study(**names, entries=[*ENTRIES, *entries], steps=4, seed=0)
     registry = made.registry()
     (result,) = run_cells(made.cells(registry), made.metric_uses(registry), Parts(registry))
     return result.reason
@@ -154,6 +156,11 @@ def test_a_sampler_that_returns_its_samples_is_told_to_yield() -> None:
         return x
 
     assert "it returned a Tensor; yield states" in ended(returns)
+
+
+def test_a_tolerance_below_all_precision_is_told() -> None:
+    said = ended(sampler=use("torchdiffeq:dopri5", rtol=1e-20, atol=1e-20))
+    assert "loosen rtol and atol" in said
 
 
 @pytest.fixture

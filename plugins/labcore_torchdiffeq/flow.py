@@ -1,5 +1,6 @@
 """The probability-flow ODE as torchdiffeq's solvers call it, in time u = -t, which increases."""
 
+import math
 from typing import Any
 
 import torch
@@ -46,6 +47,11 @@ class Flow:
             raise SamplerError(
                 f"torchdiffeq: all {self.nfe} score evaluations are used up at t={-now:.4g}; "
                 "loosen rtol and atol, raise max_nfe, or use fixed steps"
+            )
+        if math.isnan(now):
+            raise SamplerError(
+                "torchdiffeq: its step has become NaN, x or its error estimate overflows; loosen "
+                "rtol and atol, or use fixed steps"
             )
         self.nfe += 1
         t, linear, pull = self._table.get(now) or self._at(u.reshape(1))[now]
