@@ -28,8 +28,9 @@ NOTES = {
     "torchsde:reversible_heun": "order 2 on smoothly varying steps (2.00 on sigma_t and diag_vp "
     "with quadratic times); steps that are long and short in turn excite its parasitic mode, "
     "which grows where the reverse SDE contracts",
-    "samplers:midpoint": "on edm, and ralston on cld, the leading error nearly cancels at these "
-    "step counts; finer ones bring the slope back to 2",
+    "samplers:midpoint": "on edm its leading error vanishes for Gaussian data (3.00 up to 8192 "
+    "steps); so does that of the start of lms there",
+    "samplers:ralston": "on cld two errors cancel at these step counts; 1.97 at 8192 steps",
     "samplers:sde_dpmpp_3m": "three points for the drift do not raise the order in law of the "
     "noise beyond 2; below 2 on edm and cld the window is not yet asymptotic",
 }
