@@ -53,7 +53,7 @@ def _same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-OF_THREADS = ("Python's global generator", "the working directory")
+OF_THREADS = ("Python's global generator",)
 """What a worker's other threads use as well: its network code draws from Python's generator."""
 
 

@@ -85,6 +85,7 @@ def run_study(
     cells = keep(study.cells(registry), filters)
     metrics = study.metric_uses(registry)
     with open_store(where, write=True) as store:
+        store.check()  # what is found done must be sound, or it would never be run again
         works = list(pending(study, cells, metrics, store, registry, retry_failed))
         floors = floors_of(study, cells, Parts(registry))
         store.join(study.name, [c.key for c in cells] + [f.key for f in floors])

@@ -1,5 +1,6 @@
 """A study run to a store: only what is new runs, failures are rows, workers change nothing."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from toy_lab import ENTRIES, nan_below, study
 
 import labcore
-from labcore import InvalidStudy, lab, use
+from labcore import InvalidStudy, StoreError, lab, use
 from labcore.store import open_store
 
 
@@ -136,3 +137,28 @@ def test_estimate_counts_and_takes_some_time(tmp_path: Path) -> None:
     count, seconds = lab.estimate(study())
     assert count == 12
     assert 0 < seconds < 60
+
+
+def test_a_damaged_store_is_refused_before_its_cells_count_as_done(tmp_path: Path) -> None:
+    where = tmp_path / "s"
+    lab.run_study(study(), where)
+    damaged = bytearray(where.read_bytes())
+    damaged[damaged.rfind(b"local:toy_heun")] ^= 1
+    where.write_bytes(damaged)
+    with pytest.raises(StoreError, match="salvage"):
+        lab.run_study(study(), where)
+
+
+def test_a_sampler_that_leaves_the_working_folder_is_brought_back(tmp_path: Path) -> None:
+    @labcore.sampler(order=1, evals=1)
+    def roaming(process, score, x, ts, noise):  # type: ignore[no-untyped-def]
+        os.chdir(tmp_path)
+        for t in ts[:-1]:
+            x = x + 0.0 * score(x, t)
+            yield x
+
+    here = Path.cwd()
+    made = study(sampler="roaming", entries=[*ENTRIES, roaming], steps=4, seed=0)
+    assert lab.run_study(made, tmp_path / "s").failed == 1
+    assert Path.cwd() == here
+    assert "the working directory" in frame(tmp_path / "s").reason.max()
