@@ -22,6 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.installed
 	$(PIP) -e ".[dev]"
+	$(PIP) --no-deps k-diffusion  # asks for torchvision, which its samplers do not use
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -42,7 +43,7 @@ types: $(VENV)/.installed-dev
 check: lint types test
 
 bench: $(VENV)/.installed-dev
-	$(PIP) --no-deps k-diffusion azula  # both ask for torchvision, their samplers do not use it
+	$(PIP) --no-deps azula  # asks for torchvision too
 	for script in overhead scores metrics study; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean:
