@@ -25,6 +25,7 @@ def sampling() -> Any:
         pytest.skip("k-diffusion is not installed", allow_module_level=True)
     package = ModuleType("k_diffusion")
     package.__path__ = list(spec.submodule_search_locations)
+    package.__spec__ = spec  # others ask whether the package is there
     stubs = {name: ModuleType(name) for name in VISION}
     stubs[VISION[1]].functional = stubs[VISION[2]]  # type: ignore[attr-defined]
     absent = {name: stub for name, stub in stubs.items() if name not in sys.modules}
