@@ -15,6 +15,10 @@ class PluginError(LabError):
     """A plugin that was asked for cannot be used."""
 
 
+class Unavailable(PluginError):
+    """A plugin whose optional library is not installed; the message says what to install."""
+
+
 class UnknownName(LabError):
     """A name that no plugin registers, or that several do."""
 

@@ -23,7 +23,7 @@ import pluggy
 
 from labcore import hookspecs
 from labcore.entry import Entry
-from labcore.errors import PluginError
+from labcore.errors import PluginError, Unavailable
 from labcore.text import one_line, reason_of
 
 GROUP = "labcore"
@@ -39,8 +39,9 @@ class PluginRecord:
     """One entry point and what became of it.
 
     ``status`` is "found" (listed, not imported), "loaded", "disabled" (by LABCORE_DISABLE),
-    "failed" or "shadowed" (another distribution has the name). ``reason`` is one line; a loaded
-    plugin has one when it changed process-wide state while it was imported.
+    "failed", "unavailable" (it raised Unavailable: an optional library is not installed) or
+    "shadowed" (another distribution has the name). ``reason`` is one line; a loaded plugin has one
+    when it changed process-wide state while it was imported.
     """
 
     name: str
@@ -148,6 +149,8 @@ def _load(record: PluginRecord) -> PluginRecord:
             entries = tuple(_entries(record.name, plugin))
     except KeyboardInterrupt:
         raise
+    except Unavailable as error:
+        return replace(record, status="unavailable", reason=one_line(str(error)))
     except BaseException as error:  # a plugin may call sys.exit, or worse
         trace = traceback.format_exc()
         return replace(record, status="failed", reason=_explain(error), traceback=trace)

@@ -101,7 +101,7 @@ class Registry:
         by_short = {full.rpartition(":")[2]: full for full in known}
         near = [by_short[n] for n in get_close_matches(short, by_short, n=3)]
         others = [k for k in KINDS if short in self._index[k]]
-        lost = [r for r in self.records if r.status in ("failed", "shadowed")]
+        lost = [r for r in self.records if r.status in ("failed", "shadowed", "unavailable")]
         unusable = [r for r in lost if plugin in ("", r.name)]
         where = f"plugin '{plugin}' has none of that name" if plugin else "no plugin has it"
         parts = [
@@ -134,7 +134,12 @@ def _travel_by_value(entry: Entry) -> None:
 
 
 def _verdict(record: PluginRecord) -> str:
-    said = {"failed": "failed to load: ", "shadowed": "is shadowed: ", "disabled": "is "}
+    said = {
+        "failed": "failed to load: ",
+        "shadowed": "is shadowed: ",
+        "disabled": "is ",
+        "unavailable": "is not available: ",
+    }
     return said[record.status] + record.reason
 
 

@@ -424,7 +424,7 @@ def test_wrong_options_are_refused_before_anything_runs() -> None:
         return steps(euler_step)(process, score, x, ts, noise)
 
     with pytest.raises(InvalidOption, match="did you mean 'eta'"):
-        check_sampler(fussy, etta=1.0)
+        check_sampler(fussy, options={"etta": 1.0})
     assert not ran
 
 

@@ -15,7 +15,7 @@ ORDER = [
     "processes",
     "bridge",
     "noise scores targets grids",
-    "metrics entry",
+    "metrics entry certificates",
     "hookspecs",
     "plugins",
     "registry",

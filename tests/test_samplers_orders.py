@@ -89,7 +89,7 @@ def test_order_on_one_path_is_1(sampler: Entry, options: dict[str, Any], process
 
 @each_sampler
 def test_the_whole_contract_holds(sampler: Entry, options: dict[str, Any]) -> None:
-    check_sampler(sampler, vp(), **options)
+    check_sampler(sampler, vp(), options=options)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])

@@ -97,7 +97,7 @@ def test_order_in_law_is_the_declared_one(
 
 @each
 def test_the_whole_contract_holds(sampler: Entry, options: dict[str, Any]) -> None:
-    check_sampler(sampler, cld() if sampler.needs else vp(), **options)
+    check_sampler(sampler, cld() if sampler.needs else vp(), options=options)
 
 
 ZERO = [

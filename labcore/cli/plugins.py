@@ -32,7 +32,7 @@ def _loaded(debug: bool) -> int:
     for record in records:
         counts = Counter(entry.kind for entry in record.entries)
         what = ", ".join(f"{n} {kind}{'s' * (n > 1)}" for kind, n in counts.items())
-        line = f"{record.name:<16} {record.status:<9} {record.reason or what}"
+        line = f"{record.name:<16} {record.status:<11} {record.reason or what}"
         click.echo(printable(line))
         if debug and record.traceback:
             click.echo(printable(record.traceback))

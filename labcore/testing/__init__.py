@@ -1,13 +1,21 @@
 """Contracts and the exact audit, for plugin authors as much as for the lab's own tests."""
 
+from labcore.certificates import Certificate, Check
 from labcore.testing.audit import Audit, Order, audit, default_data, strong_order, weak_order
+from labcore.testing.case import Broken, Case, passed, skipped
+from labcore.testing.checks import CHECKS
 from labcore.testing.gaussians import bures, gaussian, gaussian_score, kl
 from labcore.testing.models import quadratic, uneven, vp
 from labcore.testing.process import check_process
 from labcore.testing.sampler import check_sampler
 
 __all__ = [
+    "CHECKS",
     "Audit",
+    "Broken",
+    "Case",
+    "Certificate",
+    "Check",
     "Order",
     "audit",
     "bures",
@@ -17,7 +25,9 @@ __all__ = [
     "gaussian",
     "gaussian_score",
     "kl",
+    "passed",
     "quadratic",
+    "skipped",
     "strong_order",
     "uneven",
     "vp",

@@ -197,8 +197,8 @@ def _slope(steps: Sequence[int], errors: Sequence[float]) -> float:
     return float(-((n - n.mean()) * (e - e.mean())).sum() / (n - n.mean()).square().sum())
 
 
-def default_data(d: int = 2) -> Mixture:
+def default_data(d: int = 2, seed: int = 0) -> Mixture:
     """A Gaussian with a full covariance and a mean, well away from the prior."""
-    g = generator("audit data", d)
+    g = generator("audit data", d, *([seed] if seed else []))
     M = torch.randn(d, d, generator=g, dtype=torch.float64)
     return gaussian(torch.linspace(0.5, 1.0, d), 0.3 * torch.eye(d) + 0.2 * M @ M.T / d)
