@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.installed
 	$(PIP) -e ".[dev]"
-	$(PIP) --no-deps k-diffusion  # asks for torchvision, which its samplers do not use
+	$(PIP) --no-deps k-diffusion azula  # they ask for torchvision, which their samplers do not use
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -43,7 +43,6 @@ types: $(VENV)/.installed-dev
 check: lint types test
 
 bench: $(VENV)/.installed-dev
-	$(PIP) --no-deps azula  # asks for torchvision too
 	for script in overhead scores metrics study; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean:

@@ -8,9 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
+    "adapt": "Levels levels require serving",
     "entry": "Entry grid metric network objective process reporter sampler score target",
     "errors": "InvalidGrid InvalidOption InvalidProcess InvalidStudy LabError MetricError"
-    " PluginError SamplerError ScoreError StoreError UnknownName",
+    " PluginError SamplerError ScoreError StoreError Unavailable UnknownName",
     "grids": "check_grid",
     "hookspecs": "hookimpl",
     "linop": "Diag LinOp Mat Scalar",
@@ -43,6 +44,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from labcore.adapt import Levels, levels, require, serving
     from labcore.entry import (
         Entry,
         grid,
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
         SamplerError,
         ScoreError,
         StoreError,
+        Unavailable,
         UnknownName,
     )
     from labcore.grids import check_grid

@@ -14,7 +14,7 @@ ORDER = [
     "linop",
     "processes",
     "bridge",
-    "noise scores targets grids",
+    "noise scores targets grids adapt",
     "metrics entry certificates",
     "hookspecs",
     "plugins",
