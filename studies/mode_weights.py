@@ -2,8 +2,9 @@
 
 Three separated modes of weights 0.6, 0.3 and 0.1. Chains at the lowest noise level fall into the
 nearest mode and stay: their masses are those of basins of attraction, accepted or not. Annealed
-Langevin decides between modes where noise still joins them (Song & Ermon 2019, Fig. 3), as
-ancestral sampling and the oracle do. Every sampler has the same number of score evaluations.
+chains decide between modes where noise still joins them (Song & Ermon 2019, Fig. 3), as ancestral
+sampling and the oracle do: Langevin, MALA and HMC down the levels, and as correctors after a
+predictor. Every sampler has the same number of evaluations of score and density.
 """
 
 import labcore
@@ -26,8 +27,12 @@ study = labcore.Study(
         use("hmc", step=0.25),
         use("metropolis", step=0.5),
         use("annealed_langevin", step=0.1),
+        use("annealed_mala", step=0.5),
+        use("annealed_hmc", step=0.5),
         use("predictor_corrector", corrector="fixed"),
         use("predictor_corrector", corrector="snr"),
+        use("predictor_metropolis", corrector="mala"),
+        use("predictor_metropolis", corrector="hmc"),
         "ancestral",
         "oracle",
     ],

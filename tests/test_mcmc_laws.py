@@ -20,12 +20,15 @@ from labcore.testing import audit, check_sampler, default_data, gaussian, quadra
 from labcore.testing.audit import final
 from labcore_linear import cld, diag_vp, edm, log_snr, ou, vp
 from labcore_samplers import (
+    annealed_hmc,
     annealed_langevin,
+    annealed_mala,
     hmc,
     langevin,
     mala,
     metropolis,
     predictor_corrector,
+    predictor_metropolis,
 )
 from labcore_samplers.corrector import PREDICTORS
 from labcore_samplers.langevin import preconditioner
@@ -41,7 +44,11 @@ PROCESSES: dict[str, Process] = {
 }
 each_process = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
 each_chain = pytest.mark.parametrize(
-    "chain", [langevin, annealed_langevin, metropolis, mala, hmc, predictor_corrector]
+    "chain",
+    [
+        *(langevin, metropolis, mala, hmc, predictor_corrector, predictor_metropolis),
+        *(annealed_langevin, annealed_mala, annealed_hmc),
+    ],
 )
 
 
@@ -97,7 +104,7 @@ def test_the_whole_contract_holds(chain: Entry) -> None:
 
 @pytest.mark.parametrize("process", [diag_vp(), ou()], ids=["diag_vp", "ou"])
 def test_the_whole_contract_holds_on_operators(process: Process) -> None:
-    for chain in (langevin, metropolis, mala, hmc):
+    for chain in (langevin, metropolis, mala, hmc, annealed_mala):
         check_sampler(chain, process)
 
 
@@ -124,8 +131,12 @@ def test_ula_settles_on_the_law_of_its_recursion(process: Process, step: float) 
         (metropolis, {"step": 1.0, "inner": 2}, (0.25, 0.8)),
         (mala, {"step": 0.3}, (0.6, 0.95)),
         (hmc, {"step": 0.45, "leapfrog": 4}, (0.6, 0.99)),
+        (annealed_mala, {"step": 0.3, "data_std": 1.0}, (0.6, 0.95)),
+        (annealed_hmc, {"step": 0.45, "data_std": 1.0}, (0.6, 0.99)),
+        (predictor_metropolis, {"r": 0.4, "inner": 2}, (0.6, 0.99)),
+        (predictor_metropolis, {"corrector": "hmc"}, (0.6, 0.99)),
     ],
-    ids=["metropolis", "mala", "hmc"],
+    ids=["metropolis", "mala", "hmc", "annealed_mala", "annealed_hmc", "pc_mala", "pc_hmc"],
 )
 def test_chains_that_accept_or_refuse_have_the_right_law(
     chain: Entry, options: dict[str, Any], accepts: tuple[float, float], process: Process

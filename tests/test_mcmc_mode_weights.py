@@ -14,7 +14,7 @@ from labcore.run import run_cells
 STUDY = Path(__file__).parent.parent / "studies" / "mode_weights.py"
 
 
-def test_annealed_langevin_recovers_weights_that_plain_langevin_does_not() -> None:
+def test_annealed_chains_recover_weights_that_plain_ones_do_not() -> None:
     """At n = 2000 the weights of exact samples are 0.01 off; basins of attraction 0.2."""
     study = runpy.run_path(str(STUDY))["study"]
     assert isinstance(study, labcore.Study)
@@ -22,7 +22,7 @@ def test_annealed_langevin_recovers_weights_that_plain_langevin_does_not() -> No
     parts, error = Parts(registry), {}
     for cell in study.cells(registry):
         name = cell.sampler.name.partition(":")[2]
-        if name in ("langevin", "mala", "annealed_langevin", "oracle") and cell.seed == 0:
+        if name.startswith(("langevin", "mala", "annealed", "oracle")) and cell.seed == 0:
             (result,) = run_cells([cell], study.metric_uses(registry), parts)
             assert result.status == "ok", result.reason
             error[name, result.nfe > 500] = result.values["metrics:mode_weights"][""]
@@ -30,6 +30,8 @@ def test_annealed_langevin_recovers_weights_that_plain_langevin_does_not() -> No
         assert error["langevin", longer] > 0.17
         assert error["mala", longer] > 0.17
         assert error["oracle", longer] < 0.035
+        assert error["annealed_hmc", longer] < 0.04
+        assert error["annealed_mala", longer] < 0.04
     assert error["annealed_langevin", False] < 0.1
     assert error["annealed_langevin", True] < 0.04
 
@@ -70,6 +72,9 @@ def test_budgets_follow_the_options_that_set_the_cost() -> None:
         labcore.use("hmc", leapfrog=9, inner=2),
         labcore.use("annealed_langevin", inner=10),
         labcore.use("predictor_corrector", predictor="heun", inner=3),
+        labcore.use("annealed_mala", inner=4),
+        labcore.use("annealed_hmc", inner=2, leapfrog=4),
+        labcore.use("predictor_metropolis", corrector="hmc", leapfrog=2),
     ]
     registry = labcore.load_registry()
     study = small(sampler=samplers, steps=(), nfe=62)
@@ -78,7 +83,10 @@ def test_budgets_follow_the_options_that_set_the_cost() -> None:
     for cell in study.cells(registry):
         (result,) = run_cells([cell], study.metric_uses(registry), parts)
         steps.append((cell.steps, result.nfe))
-    assert steps == [(10, 62), (3, 62), (6, 60), (12, 60)]
+    assert steps == [
+        *((10, 62), (3, 62), (6, 60), (12, 60)),
+        *((6, 60), (5, 60), (10, 60)),
+    ]
 
 
 @labcore.score(gives=("log_p_t",))

@@ -8,20 +8,27 @@ and on every process; data_std = 0 leaves Sigma(t), the e_i ~ sigma_i^2 of Song 
 Nothing corrects the error of a step: the law it settles on is off by O(e).
 """
 
-from collections.abc import Iterator
-from itertools import pairwise
-from typing import Annotated
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 import labcore
-from labcore import LinOp, Mat, Noise, Process, Scalar, Score
-
-Size = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+from labcore import CountedScore, LinOp, Mat, Noise, Process, Scalar
+from labcore_samplers.chains import (
+    Chain,
+    Count,
+    Draw,
+    Kernel,
+    NotNegative,
+    Size,
+    Told,
+    carried,
+    descend,
+    stay,
+)
 
 
 def preconditioner(process: Process, t: Tensor, data_std: float) -> LinOp:
@@ -38,6 +45,23 @@ def _data(process: Process) -> LinOp:
     return Mat((first.mT @ first)[None])
 
 
+def unadjusted(
+    process: Process, us: Tensor, x: Tensor, step: float, data_std: float
+) -> list[Kernel]:
+    """The kernel above at each of the times us."""
+    P = preconditioner(process, us, data_std)
+    parts = (step * P).per_step(x), ((2 * step) ** 0.5 * P.chol).per_step(x)
+    return [partial(_unadjusted, *each) for each in zip(us, *parts, strict=True)]
+
+
+def _unadjusted(
+    u: Tensor, pull: Any, kick: Any, score: CountedScore, x: Tensor, draws: Iterable[Draw]
+) -> Iterator[tuple[Tensor, Told]]:
+    for draw in draws:
+        x = x + pull @ score(x, u) + kick @ draw("langevin")
+        yield x, {}
+
+
 @labcore.sampler(
     order=None,
     evals=1,
@@ -47,7 +71,7 @@ def _data(process: Process) -> LinOp:
 )
 def langevin(
     process: Process,
-    score: Score,
+    score: CountedScore,
     x: Tensor,
     ts: Tensor,
     noise: Noise,
@@ -55,17 +79,13 @@ def langevin(
     step: Size = 0.05,
     inner: Count = 1,
     data_std: NotNegative = 1.0,
-) -> Iterator[Tensor]:
+) -> Chain:
     """Unadjusted Langevin (ULA) on p_t at t = t_eps alone, ``inner`` steps of size e = ``step``.
 
     The other times of the grid only count steps. It does not cross between separated modes.
     """
-    P = preconditioner(process, ts[-1:], data_std)
-    pull, kick = (step * P).per_step(x)[0], ((2 * step) ** 0.5 * P.chol).per_step(x)[0]
-    for t, s in pairwise(ts):
-        for i in range(inner):
-            x = x + pull @ score(x, ts[-1]) + kick @ noise(t, s, stream=f"langevin {i}")
-        yield x
+    (kernel,) = unadjusted(process, ts[-1:], x, step, data_std)
+    return stay(kernel, score, x, ts, noise, inner)
 
 
 @labcore.sampler(
@@ -77,7 +97,7 @@ def langevin(
 )
 def annealed_langevin(
     process: Process,
-    score: Score,
+    score: CountedScore,
     x: Tensor,
     ts: Tensor,
     noise: Noise,
@@ -85,18 +105,12 @@ def annealed_langevin(
     step: Size = 0.1,
     inner: Count = 5,
     data_std: NotNegative = 0.0,
-) -> Iterator[Tensor]:
+) -> Chain:
     """Annealed Langevin (NCSN): ``inner`` steps on p_s at each time s of the grid, noisiest first.
 
     The step is e = ``step`` in units of Sigma(s): the paper's alpha_i is 2 e sigma_i^2. Between
     levels x is carried by Phi(s,t), so that processes with the same SNR make the same chain; on VE
     nothing is carried, as in the paper.
     """
-    carry = process.Phi(ts[1:], ts[:-1]).per_step(x)
-    P = preconditioner(process, ts[1:], data_std)
-    pull, kick = (step * P).per_step(x), ((2 * step) ** 0.5 * P.chol).per_step(x)
-    for (t, s), c, p, k in zip(pairwise(ts), carry, pull, kick, strict=True):
-        x = c @ x
-        for i in range(inner):
-            x = x + p @ score(x, s) + k @ noise(t, s, stream=f"langevin {i}")
-        yield x
+    kernels = unadjusted(process, ts[1:], x, step, data_std)
+    return descend(carried(process, ts, x), kernels, score, x, ts, noise, inner)
