@@ -17,6 +17,7 @@ from torch import Tensor
 import labcore
 from labcore import LinOp, Noise, Process, Scalar, Score
 from labcore_samplers.affine import affine_steps
+from labcore_samplers.exponential_flow import frozen_flow
 
 
 @labcore.sampler(
@@ -31,7 +32,7 @@ def ddim(
     """DDIM: deterministic at eta=0, DDPM's ancestral step at eta=1 (scalar and diagonal)."""
     t, s = ts[:-1], ts[1:]
     back = process.Phi(t, s).inv
-    M, R = process.Psi(s, t), None
+    M, R = frozen_flow(process, ts)(s, t), None
     if eta:
         C = process.posterior(s, t)[1]
         M, R = leave_room(process.Sigma(s).chol, eta**2 * C) @ M, eta * C.chol

@@ -23,6 +23,7 @@ from torch import Tensor
 
 import labcore
 from labcore import LinOp, Noise, Process, Score
+from labcore_samplers.exponential_flow import frozen_flow
 
 CITE = "Karras et al. (2022) arXiv:2206.00364"
 MOST = 2**0.5 - 1
@@ -48,32 +49,17 @@ def time_of(process: Process, wanted: Tensor, low: Tensor, high: Tensor) -> Tens
 
 
 def noise_roots(process: Process, *groups: Tensor) -> list[LinOp]:
-    """R at each of the groups of times (n,): the Cholesky factor at the latest, carried by Psi.
-
-    From time to time and multiplied up, since Psi over a long way is costly where it has no closed
-    form; the running products take log2(n) rounds.
-    """
-    times, where = torch.cat(groups).unique(return_inverse=True)
-    down = times.flip(0)
-    first = process.Sigma(down[:1]).chol.param
-    R: LinOp = process.Psi(down[1:], down[:-1]).map(lambda p: torch.cat([first, p]))
-    k = 1
-    while k < len(down):
-        R = further(R, k)
-        k *= 2
-    places = (len(times) - 1 - where).split([len(group) for group in groups])
+    """R at each of the groups of times (n,): the Cholesky factor at the latest, carried by Psi."""
+    times = torch.cat(groups)
+    latest = times.max().expand_as(times)
+    grid = torch.stack([times.max(), times.min()])
+    R = frozen_flow(process, grid)(times, latest) @ process.Sigma(latest[:1]).chol
+    places = torch.arange(len(times)).split([len(group) for group in groups])
     return [pick(R, at) for at in places]
 
 
 def pick(R: LinOp, at: Tensor) -> LinOp:
     out: LinOp = R.map(lambda p: p[at])
-    return out
-
-
-def further(R: LinOp, k: int) -> LinOp:
-    """R_i R_(i-k) in the place of R_i, i >= k."""
-    later = (R.map(lambda p: p[k:]) @ R.map(lambda p: p[:-k])).param
-    out: LinOp = R.map(lambda p: torch.cat([p[:k], later]))
     return out
 
 
