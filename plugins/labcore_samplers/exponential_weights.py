@@ -11,8 +11,9 @@ with Lagrange's polynomials l_j in a scalar of time, and all else is exact:
             x_s = Phi(s,t) x_t + sum_j W_j f_j
             W_j = -(1+eta)/2 int_t^s Phi(s,u) GG^T(u) Psi_0(t_j,u)^T l_j(u) du
 
-Psi(s,t) carries x - Phi x0 with x0 frozen: dPsi/ds = (A + (1+eta)/2 GG^T Sigma^-1) Psi. For scalar
-processes W_j are the phi-functions of DPM-Solver (noise) and DPM-Solver++ (data).
+Psi(s,t) carries x - Phi x0 with x0 frozen (exponential_flow.py); noise is for eta = 0 only. For
+scalar processes W_j are the phi-functions of DPM-Solver (noise) and DPM-Solver++ (data), which
+exponential_scalar.py computes as such.
 
 The weights of one step add up to what leaves a constant f exact, in closed form: Phi(s,0) -
 Psi(s,t) Phi(t,0) for data, (Phi(s,t) - Psi_0(s,t)) Sigma(t) for noise. The others are
@@ -30,22 +31,20 @@ from operator import sub
 from typing import Literal
 
 import torch
-from numpy.polynomial import legendre
 from torch import Tensor
 
-import labcore
-from labcore import LinOp, Process, Scalar
+from labcore import LinOp, Process
+from labcore_samplers.exponential_flow import POINTS, gather, quadrature
 from labcore_samplers.exponential_flow import Psi as Flow
-from labcore_samplers.exponential_flow import panels
+from labcore_samplers.exponential_scalar import scalar_weights
 
 Form = Literal["data", "noise"]
 Rule = Literal["exact", "midpoint", "end"]
 Variable = Literal["log_snr", "time", "rho"]
 
-POINTS = 8  # on panels of 0.5 below 1e-14, also beside the singularity of flows at t=1
-AT, WEIGHT = (torch.tensor(v, dtype=torch.float64) / 2 for v in legendre.leggauss(POINTS))
 LARGEST = 2**22  # numbers held by one operator on all the points of a block of steps
 ROUNDS = 60
+CLOSE = 1e-8  # in log t: the next step of Newton's would be the square of this
 
 SCALARS: dict[Variable, Callable[[Process, Tensor], Tensor]] = {
     "log_snr": lambda process, t: process.log_snr(t) / 2,
@@ -73,6 +72,8 @@ def weights(
     step, at its value halfway in half log-SNR: "midpoint" (DPM-Solver++ 2M, UniPC's B2 = e^h - 1);
     "end" moreover weighs its change by the integrand at s (UniPC's B1 = h).
     """
+    if process.structure == "scalar" and variable != "time":
+        return scalar_weights(process, t, s, nodes, form, variable, rule, eta)
     size = process.Sigma(t[:1]).param.numel() * POINTS
     block = max(1, LARGEST // size)
     parts = [
@@ -103,7 +104,7 @@ def _weights(
         pull = du * KERNELS[form](process, Psi, t[which], s[which], u, eta)
         at = SCALARS[variable]
         basis = _lagrange([at(process, v)[which] for v in nodes], at(process, u))
-        others = [_gather(b * pull, which, len(t)) for b in basis[1:]]
+        others = [gather(b * pull, which, len(t)) for b in basis[1:]]
         ops = [reduce(sub, others, total), *others]
     if form == "noise":
         ops = [op @ Psi(v, t).T for op, v in zip(ops, nodes, strict=True)]
@@ -115,7 +116,7 @@ def whole(process: Process, Psi: Flow, t: Tensor, s: Tensor, form: Form, eta: fl
 
     To rounding, where Phi(t,s)^-1 is large too: there x_t and the weighted value cancel.
     """
-    carry = keep(process, Psi, t, s, form, eta)
+    carry = keep(process, Psi, t, s, form)
     if form == "noise":
         return (1 + eta) * ((carry - Psi(s, t)) @ process.Sigma(t))
     zero = torch.zeros_like(t)
@@ -148,7 +149,7 @@ def _data_kernel(
     process: Process, Psi: Flow, t: Tensor, s: Tensor, u: Tensor, eta: float
 ) -> LinOp:
     pull = process.GG(u) @ process.Sigma(u).inv @ process.Phi(u, torch.zeros_like(u))
-    return (-(1 + eta) / 2) * (frozen(process, Psi, s, u, eta) @ pull)
+    return (-(1 + eta) / 2) * (Psi(s, u) @ pull)
 
 
 def _noise_kernel(
@@ -164,56 +165,26 @@ KERNELS: dict[Form, Callable[[Process, Flow, Tensor, Tensor, Tensor, float], Lin
 }
 
 
-def keep(process: Process, Psi: Flow, t: Tensor, s: Tensor, form: Form, eta: float = 0.0) -> LinOp:
+def keep(process: Process, Psi: Flow, t: Tensor, s: Tensor, form: Form) -> LinOp:
     """What multiplies x_t in the step from t to s."""
-    return process.Phi(t, s).inv if form == "noise" else frozen(process, Psi, s, t, eta)
+    return process.Phi(t, s).inv if form == "noise" else Psi(s, t)
 
 
-def frozen(process: Process, Psi: Flow, s: Tensor, t: Tensor, eta: float = 0.0) -> LinOp:
-    """Psi(s,t) at noise rate eta; Sigma(s) Phi(t,s)^T Sigma(t)^-1 at eta=1, s <= t.
-
-    Between, Psi_0 (Psi_0^-1 Psi_1)^eta, where operators commute. Raises InvalidOption elsewhere.
-    """
-    if eta == 0:
-        return Psi(s, t)
-    one = process.Sigma(s) @ process.Phi(t, s).T @ process.Sigma(t).inv
-    if eta == 1:
-        return one
-    if process.structure not in ("scalar", "diag"):
-        raise labcore.InvalidOption(
-            f"eta: it is {eta} on a process of matrices, where the step has no closed form; "
-            "use eta=0 or eta=1"
-        )
-    zero = Psi(s, t)
-    return zero @ (zero.inv @ one).map(lambda p: p**eta)
-
-
-def spread(process: Process, Psi: Flow, t: Tensor, s: Tensor, eta: float) -> LinOp:
-    """Covariance of the noise that the step from t to s adds, Sigma(s) - Psi Sigma(t) Psi^T."""
-    if eta == 1:
-        return process.posterior(s, t)[1]
-    carry = frozen(process, Psi, s, t, eta)
-    return process.Sigma(s) - carry @ process.Sigma(t) @ carry.T
-
-
-def quadrature(process: Process, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Points u and weights du, (m,), of int_t^s for all steps, and the step of each, (m,)."""
-    step, a, b = panels(process, t, s)
-    span = (b / a).log()[:, None]
-    u = a[:, None] * torch.exp(span * (AT + 0.5))
-    return step.repeat_interleave(POINTS), u.flatten(), (u * span * WEIGHT).flatten()
-
-
-def between(process: Process, t: Tensor, s: Tensor, share: float) -> Tensor:
+def between(process: Process, t: Tensor, s: Tensor, share: Tensor | float) -> Tensor:
     """The time in [s, t] whose log-SNR is the given share of the way from that at t to that at s.
 
-    Newton in log t, where log-SNR is nearly straight; a step out of the bracket is bisected.
+    Newton in log t, from the cubic through both ends and their slopes; a step out of the bracket
+    is bisected.
     """
     level = SCALARS["log_snr"]
-    first, last = level(process, t), level(process, s)
-    wanted = first + share * (last - first)
+    first, last = level(process, torch.cat([t, s])).view(2, -1)
     high, low = t.log(), s.log()
-    v = high + share * (low - high)
+    h = last - first
+    start, end = h / (torch.cat([t, s]) * _rise(process, torch.cat([t, s]))).view(2, -1)
+    rest = 1 - share
+    bend = rest * (start - (low - high)) - share * (end - (low - high))
+    v = (rest * high + share * low + share * rest * bend).clamp(low, high)
+    wanted = first + share * h
     for _ in range(ROUNDS):
         u = v.exp().clamp(s, t)
         excess = level(process, u) - wanted
@@ -221,7 +192,7 @@ def between(process: Process, t: Tensor, s: Tensor, share: float) -> Tensor:
         new = v - excess / (u * _rise(process, u))
         new = torch.where((new >= low) & (new <= high), new, (low + high) / 2)
         moved, v = (new - v).abs().max(), new
-        if moved < 1e-12:
+        if moved < CLOSE:
             break
     return v.exp().clamp(s, t)
 
@@ -241,16 +212,6 @@ def _lagrange(nodes: Sequence[Tensor], v: Tensor) -> list[Tensor]:
         factors = [(v - b) / (a - b) for b in others]
         basis.append(torch.stack([torch.ones_like(v), *factors]).prod(0))
     return basis
-
-
-def _gather(op: LinOp, which: Tensor, n: int) -> LinOp:
-    """Sum an operator a point into an operator a step."""
-    ones = Scalar(torch.ones(len(which), dtype=torch.float64)) @ op
-
-    def add(p: Tensor) -> Tensor:
-        return p.new_zeros(n, *p.shape[1:]).index_add_(0, which, p)
-
-    return ones.map(add)
 
 
 def _cat(ops: Sequence[LinOp]) -> LinOp:
