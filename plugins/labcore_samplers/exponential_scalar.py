@@ -54,7 +54,8 @@ def scalar_weights(
         factors = [torch.ones_like(h)] * len(nodes)
     else:
         k, scale = -1.0, s_s
-        total = (a_s / a_t - s_s / s_t) * s_t
+        # Phi(t,s) as the step itself has it: a_s / a_t differs by rounding, times its own size.
+        total = (1 / process.Phi(t, s).param - s_s / s_t) * s_t
         factors = list(sigma.reshape(-1, len(t))[2:])
     at = VARIABLES[variable]
     known = list(at(level[2:]))
