@@ -1,0 +1,112 @@
+"""A network made a score: its parameterisation, the process it is for, and its inputs' scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from labcore.errors import InvalidOption
+from labcore.kernels import Kernel, exact_kernel
+from labcore.linop import LinOp
+from labcore.parameterisations import PARAMETERISATIONS, At, data_covariance
+from labcore.processes import Process, as_time
+
+Time = Literal["log_snr", "t"]
+Reading = Literal["eps", "score", "x0", "v", "edm", "energy"]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """``net(R^-1 x, c)`` read as a score of ``process``: (x, t) -> grad log p_t(x).
+
+    x is (B, *event) in any float dtype, t 0-d or (B,); the network sees its own dtype, its input
+    at unit variance (see labcore.parameterisations), and the noise level c = -log_snr(t)/8
+    (EDM's ln(sigma)/4; Karras et al. 2022) or, with time="t", t itself, of the shape of t.
+    For the reading "energy" the network returns one number a sample, (B,), and
+    E(x,t) = net / sigma_bar with sigma_bar^D = det L, so that s = -grad_x E is of a score's size.
+    ``kernel`` gives Phi and L for times that differ by sample; ``data_std`` is the data's.
+    """
+
+    net: Callable[[Tensor, Tensor], Tensor]
+    process: Process
+    reading: Reading = "eps"
+    data_std: float = 1.0
+    time: Time = "log_snr"
+    kernel: Kernel | None = None
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        if self.reading not in (*PARAMETERISATIONS, "energy"):
+            known = ", ".join((*PARAMETERISATIONS, "energy"))
+            raise InvalidOption(f"model: no parameterisation '{self.reading}'; there are {known}")
+        if not self.data_std > 0:
+            raise InvalidOption(f"model: data_std={self.data_std} must be positive")
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """grad log p_t(x), in the shape and dtype of x."""
+        if self.reading == "energy":
+            return -self._gradient(x, t, create_graph=False).to(x)
+        at, _ = self.at(t)
+        return -(at.L_inv.T @ self.eps(x, t)).to(x)
+
+    def eps(self, x: Tensor, t: Tensor, *, create_graph: bool = True) -> Tensor:
+        """eps = -L^T s in the network's dtype: what denoising objectives compare with z."""
+        at, level = self.at(t)
+        y = x.to(self.dtype)
+        if self.reading == "energy":
+            return at.L.T @ self._gradient(y, t, create_graph)
+        F = self.net(at.whiten @ y, level)
+        return PARAMETERISATIONS[self.reading].eps(F, y, at)
+
+    def energy(self, x: Tensor, t: Tensor) -> Tensor:
+        """E(x, t) = -log p_t(x) + a constant of t, (B,); for the reading "energy" alone."""
+        if self.reading != "energy":
+            raise InvalidOption(
+                f"model: reading '{self.reading}' has no energy; train a network with "
+                "reading='energy'"
+            )
+        at, level = self.at(t)
+        E = self.net(at.whiten @ x.to(self.dtype), level)
+        return E / self._size(at, x)
+
+    def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
+        """-E(x, t): log p_t(x) up to a constant of t, (B,)."""
+        return -self.energy(x, t)
+
+    def at(self, t: Tensor) -> tuple[At, Tensor]:
+        """The operators at t in the network's dtype, and the level c(t) in the shape of t."""
+        if t.ndim == 0:
+            return self._shared(float(t))
+        return self._made(t)
+
+    def _made(self, t: Tensor) -> tuple[At, Tensor]:
+        t = as_time(t)
+        Phi, L = (self.kernel if self.kernel and t.ndim else exact_kernel(self.process))(t)
+        at = At(Phi, L, self._data, self.dtype)
+        level = t if self.time == "t" else -self.process.log_snr(t) / 8
+        return at, level.to(self.dtype)
+
+    @cached_property
+    def _data(self) -> LinOp:
+        return data_covariance(self.process, self.data_std)
+
+    @cached_property
+    def _shared(self) -> Callable[[float], tuple[At, Tensor]]:
+        """Operators of one time for the whole batch, kept for the grid that is being walked."""
+        return lru_cache(maxsize=4096)(lambda t: self._made(torch.tensor(t, dtype=torch.float64)))
+
+    def _size(self, at: At, x: Tensor) -> Tensor:
+        event = tuple(x.shape[1:])
+        return (at.L.logdet(event) / max(torch.Size(event).numel(), 1)).exp()
+
+    def _gradient(self, x: Tensor, t: Tensor, create_graph: bool) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            y = x.detach().to(self.dtype).clone().requires_grad_(True)
+            E = self.energy(y, t.clone()).sum()
+            (gradient,) = torch.autograd.grad(E, y, create_graph=create_graph)
+        return gradient
