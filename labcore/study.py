@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 from labcore.errors import InvalidOption
 from labcore.registry import Registry, load_registry
+from labcore.text import reason_of
 
 CHOICES = {
     "start": ("prior", "exact"),
@@ -58,6 +60,25 @@ class Use:
 def use(name: str, /, **options: Any) -> Use:
     """The entry ``name`` with these options, for an axis of a study."""
     return Use(name, _freeze(options))
+
+
+def read_use(text: str) -> Use:
+    """The use that ``text`` writes: ``ddim`` or ``ddim(eta=0.5)``, options as Python literals.
+
+    Raises InvalidOption for anything else, such as a call or an operation inside.
+    """
+    name, bracket, rest = text.strip().partition("(")
+    try:
+        call = ast.parse(f"use({rest if bracket else ')'}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or not all(k.arg for k in call.keywords):
+            raise ValueError("options must be named")
+        options = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        return Use(name.strip(), _freeze(options))
+    except (SyntaxError, ValueError) as error:
+        raise InvalidOption(
+            f"{text!r}: its options cannot be read ({reason_of(error)}); write name or "
+            "name(option=value), such as ddim(eta=0.5)"
+        ) from error
 
 
 def _freeze(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
