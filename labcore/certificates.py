@@ -1,13 +1,15 @@
 """A certificate: what a battery of checks found about one sampler, as plain data.
 
 ``labcore.testing.check_sampler`` makes it, the store keeps it, pages and plots show it. It speaks
-for one sampler with its options, in one version of its plugin, on one process.
+for one sampler with its options, in one version of its plugin, on one process. ``told`` says what
+the certificates of a sampler mean for a row of results, MARKS how a label shows it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any, Literal
@@ -16,6 +18,9 @@ from labcore.errors import SamplerError, StoreError
 
 Status = Literal["passed", "failed", "skipped"]
 FORMAT = 1
+
+MARKS = {"certified": "", "uncertified": "†", "failed": "‡"}
+"""What a sampler's label is marked with, by its state; from the best to the worst."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Certificate:
     ``sampler`` is the qualified name where a registry gave it; ``options`` are bound, with their
     defaults; ``distribution`` is the plugin's, with its version ("acme 1.2"); ``versions`` are
     those of labcore and torch; ``made`` is an ISO date; ``seed`` chose data and starts.
+    ``complete`` says that the whole battery was run: a part of it certifies nothing.
     """
 
     sampler: str
@@ -58,12 +64,18 @@ class Certificate:
     made: str = ""
     seconds: float = 0.0
     seed: int = 0
+    complete: bool = True
 
     @property
     def key(self) -> str:
         """Hash of what it speaks for: sampler, options, version of its plugin, process."""
         of = [self.sampler, dict(self.options), self.distribution, self.process]
-        return sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:32]
+        return sha256(canonical(of).encode()).hexdigest()[:32]
+
+    @property
+    def version(self) -> str:
+        """The version of its plugin, the last word of ``distribution``."""
+        return self.distribution.rpartition(" ")[2]
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -72,8 +84,10 @@ class Certificate:
 
     @property
     def state(self) -> str:
-        """ "certified" where no check failed, else "failed"."""
-        return "failed" if self.failed else "certified"
+        """ "failed" where a check failed, else "certified", or "uncertified" if not complete."""
+        if self.failed:
+            return "failed"
+        return "certified" if self.complete else "uncertified"
 
     def __getitem__(self, name: str) -> Check:
         return next(check for check in self.checks if check.name == name)
@@ -86,8 +100,9 @@ class Certificate:
         return self
 
     def to_json(self) -> str:
-        """One line of JSON that ``from_json`` reads."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True, allow_nan=False)
+        """One line of JSON that ``from_json`` reads; what is not finite becomes null."""
+        held = _finite({"format": FORMAT, **asdict(self)})
+        return json.dumps(held, sort_keys=True, allow_nan=False, default=str)
 
 
 def from_json(text: str) -> Certificate:
@@ -100,3 +115,49 @@ def from_json(text: str) -> Certificate:
         return Certificate(checks=checks, **held)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"certificate: it cannot be read ({error}); make it again") from error
+
+
+def canonical(data: Any) -> str:
+    """Plain data as the one JSON text that equal data have; what JSON does not know, as text."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), default=str)
+
+
+def _finite(data: Any) -> Any:
+    match data:
+        case float():
+            return data if math.isfinite(data) else None
+        case Mapping():
+            return {str(key): _finite(value) for key, value in data.items()}
+        case list() | tuple():
+            return [_finite(value) for value in data]
+    return data
+
+
+def told(failed: Mapping[str, Sequence[str]], process: str) -> str:
+    """What the certificates of a sampler (its options, its plugin's version) say on ``process``.
+
+    ``failed`` holds, for each process that has a certificate, the checks that failed on it. The
+    certificate on that very process decides. Without one a failure anywhere counts, and passing
+    elsewhere does not: the answer is then "uncertified" and names where it passed.
+    """
+    if process in failed:
+        names = ", ".join(failed[process])
+        return f"failed: {names}" if names else "certified"
+    broken = [f"{', '.join(names)} on {where}" for where, names in failed.items() if names]
+    if broken:
+        return f"failed: {_some(broken)}"
+    return f"uncertified (certified on {_some(list(failed))})" if failed else "uncertified"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def state_of(text: str) -> str:
+    """ "certified", "uncertified" or "failed": the state that a text of ``told`` begins with."""
+    return next((state for state in MARKS if text.startswith(state)), "uncertified")
+
+
+def severity(text: str) -> tuple[int, str]:
+    """Sorts texts of ``told`` from the best to the worst."""
+    return list(MARKS).index(state_of(text)), text

@@ -6,11 +6,15 @@ or skipped: an ambiguous name is an error that lists both, a typo one that lists
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 from labcore import plugins
@@ -165,8 +169,22 @@ def _registry(extra: tuple[Entry, ...]) -> Registry:
         if (entry.kind, entry.name) in names:
             raise PluginError(f"extra: two {entry.kind} entries named '{entry.name}'; rename one")
         names.add((entry.kind, entry.name))
-    local = (PluginRecord(LOCAL, "", "", "", "loaded", entries=extra),) if extra else ()
+    made = PluginRecord(LOCAL, "", source_version(extra), "", "loaded", entries=extra)
+    local = (made,) if extra else ()
     return Registry(_installed() + local)
+
+
+def source_version(entries: Iterable[Entry]) -> str:
+    """The version of a script's own entries: 12 hex digits of the files that define them.
+
+    Empty where no source is found, as for what is typed at a prompt of Python.
+    """
+    files = set()
+    for entry in entries:
+        with suppress(TypeError, OSError):  # what is not written in Python has no source
+            files.add(inspect.getsourcefile(entry.fn) or "")
+    found = b"".join(sorted(Path(f).read_bytes() for f in files if Path(f).is_file()))
+    return hashlib.sha256(found).hexdigest()[:12] if found else ""
 
 
 def _reopen(mine: Sequence[tuple[Any, ...]]) -> Registry:

@@ -47,6 +47,7 @@ def test_a_row_comes_back_in_every_column(tmp_path: Path) -> None:
         **{"key": f"{3:032x}", "study": "demo", "kind": "cell", "steps": 10, "n": 500, "seed": 3},
         **{"nfe": 20.0, "seconds": 0.125, "status": "ok", "reason": "", "labcore": "0.1.0"},
         **{"torch": "2.13.0", "plugins": '{"samplers": "1.0"}'},
+        "certificate": "uncertified",
     }
     rows = [
         {**expected, "metric": "metrics:mmd.biased", "value": 1.5},

@@ -142,7 +142,7 @@ def test_other_databases_newer_schemas_and_wrong_places_are_refused(tmp_path: Pa
     connection.execute("update meta set value = '7'")
     connection.commit()
     connection.close()
-    assert "it has schema 7, this labcore reads up to 1; upgrade" in refusal(newer)
+    assert "it has schema 7, this labcore reads up to 2; upgrade" in refusal(newer)
     assert "there is no folder" in refusal(tmp_path / "no" / "s.sqlite", write=True)
     assert "it is a folder" in refusal(tmp_path)
     assert "run a study with this store first" in refusal(tmp_path / "none.sqlite")

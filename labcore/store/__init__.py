@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
-from labcore.errors import StoreError
+from labcore.certificates import Certificate, from_json
+from labcore.errors import InvalidOption, StoreError
 from labcore.store import connect, reading
 from labcore.store.rows import CellRow, Values, Versions, cell_row, floor_rows
 from labcore.store.tables import TABLES, cells, members, results, texts
@@ -65,6 +66,29 @@ class Store:
         """Count stored cells, which another study may have run, to this one."""
         given = list(keys)
         self._change(lambda writer, connection: writer.join(connection, study, given))
+
+    def keep(self, certificates: Iterable[Certificate]) -> None:
+        """Keep certificates, durably; each takes the place of the one of its key.
+
+        Raises InvalidOption for one that is not of the whole battery.
+        """
+        given = list(certificates)
+        for part in (c for c in given if not c.complete):
+            raise InvalidOption(
+                f"certificate of '{part.sampler}': only {', '.join(c.name for c in part.checks)} "
+                "of the battery ran; run all checks to keep it"
+            )
+        if given:
+            self._change(lambda writer, connection: writer.keep(connection, given))
+
+    def certificates(self) -> list[Certificate]:
+        """All certificates, by sampler, process and options; damaged ones are refused by name."""
+        with self._told(), self.engine.begin() as connection:
+            table = reading.load_certificates(connection)
+        return sorted(
+            map(from_json, table.columns["body"].tolist()),
+            key=lambda c: (c.sampler, c.process, str(dict(c.options)), c.made),
+        )
 
     def done(self, keys: Iterable[str]) -> dict[str, set[str]]:
         """The labels of the metrics that each stored cell has values of."""

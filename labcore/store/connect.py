@@ -83,7 +83,8 @@ def open_engine(
             engine = _open_file(stack, path, write, torn)
         else:
             engine = _open_server(stack, url, write)
-        _check_schema(engine, where)
+        if _check_schema(engine, where) < SCHEMA and write:
+            _upgrade(engine)
         return engine, stack.pop_all().close
 
 
@@ -159,8 +160,8 @@ def _check_file(path: Path) -> None:
         )
 
 
-def _check_schema(engine: sa.Engine, where: str | Path) -> None:
-    """Refuse a database of another program or of a newer labcore."""
+def _check_schema(engine: sa.Engine, where: str | Path) -> int:
+    """The schema; a database of another program or of a newer labcore is refused."""
     if not sa.inspect(engine).has_table("meta"):
         raise StoreError(f"store '{shown(where)}': it is no results store; name another file")
     with engine.connect() as connection:
@@ -172,6 +173,15 @@ def _check_schema(engine: sa.Engine, where: str | Path) -> None:
             f"store '{shown(where)}': it has schema {found}, this labcore reads up to {SCHEMA}; "
             "upgrade labcore or name another store"
         )
+    return int(found)
+
+
+def _upgrade(engine: sa.Engine) -> None:
+    """Give an older store the tables it lacks, in one transaction; nothing it has changes."""
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+        given = meta.update().where(meta.c.name == "schema").values(value=str(SCHEMA))
+        connection.execute(given)
 
 
 def _create(path: Path) -> None:

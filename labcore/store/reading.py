@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import sqlalchemy as sa
 
+from labcore.certificates import canonical, told
 from labcore.store.tables import (
     COUNTS,
     LABELS,
     RUN,
     TABLES,
     cells,
+    certificates,
     content,
     hashes,
     members,
@@ -31,9 +34,13 @@ if TYPE_CHECKING:
 COLUMNS = (
     *("key", "study", "kind", "target", "process", "score", "grid", "sampler", "steps", "nfe"),
     *("n", "seed", "start", "end", "against", "dtype", "metric", "value", "seconds", "status"),
-    *("reason", "labcore", "torch", "plugins"),
+    *("reason", "labcore", "torch", "plugins", "certificate"),
 )
-"""The columns of the frame: a row per cell and metric value, or per repeat of a noise floor."""
+"""The columns of the frame: a row per cell and metric value, or per repeat of a noise floor.
+
+``certificate`` is what the store's certificates say of the row's sampler with its options, in the
+version it ran in, on the row's process (labcore.certificates.told); empty for a noise floor.
+"""
 
 
 @dataclass(frozen=True)
@@ -75,17 +82,38 @@ def load(
     tables: dict[str, Table] = {}
     lookup: dict[str, Any] = {}
     for table in TABLES:
-        forms = {sa.Text: "O", sa.Double: "f8"}
-        dtype = np.dtype([(c.name, forms.get(type(c.type), "i8")) for c in table.columns])
+        dtype = _dtype(table)
         query = sa.select(*table.columns).where(_of_study(table, study, tables))
-        rows = read(connection, query, list(table.primary_key), dtype)
+        if table is certificates and not torn and not has_certificates(connection):
+            rows = np.zeros(0, dtype)
+        else:
+            rows = read(connection, query, list(table.primary_key), dtype)
         if study is not None and table is results:
             rows = rows[tables["cells"].rows(rows["cell"])[1]]
-        columns = {c.name: rows[c.name] for c in table.columns}
-        sound = hashes(table, columns, lookup) == columns["hash"]
-        tables[table.name] = Table(columns, sound)
+        tables[table.name] = _verified(table, rows, lookup)
         lookup[table.name] = tables[table.name].digests
     return tables
+
+
+def load_certificates(connection: sa.Connection) -> Table:
+    """The certificates alone; Damage where one is damaged."""
+    rows = np.zeros(0, _dtype(certificates))
+    if has_certificates(connection):
+        key = list(certificates.primary_key)
+        rows = _whole(connection, sa.select(*certificates.columns), key, rows.dtype)
+    table = _verified(certificates, rows, {})
+    refuse_damage({certificates.name: table})
+    return table
+
+
+def _dtype(table: sa.Table) -> np.dtype[Any]:
+    forms = {sa.Text: "O", sa.Double: "f8"}
+    return np.dtype([(c.name, forms.get(type(c.type), "i8")) for c in table.columns])
+
+
+def _verified(table: sa.Table, rows: np.ndarray, lookup: Mapping[str, Any]) -> Table:
+    columns = {c.name: rows[c.name] for c in table.columns}
+    return Table(columns, hashes(table, columns, lookup) == columns["hash"])
 
 
 def _of_study(table: sa.Table, study: str | None, tables: Mapping[str, Table]) -> Any:
@@ -100,6 +128,11 @@ def _of_study(table: sa.Table, study: str | None, tables: Mapping[str, Table]) -
         return members.c.study == mine
     shared = sa.select(members.c.cell).where(members.c.study == mine)
     return sa.or_(cells.c.study == mine, cells.c.id.in_(shared))
+
+
+def has_certificates(connection: sa.Connection) -> bool:
+    """Whether the store is of a schema that has certificates."""
+    return bool(sa.inspect(connection).has_table(certificates.name))
 
 
 Key = list[sa.Column[Any]]
@@ -174,6 +207,7 @@ def frame(tables: Mapping[str, Table], study: str | None) -> pd.DataFrame:
         columns["kind"] == "floor", results["repeat"], cells.columns["seed"][at]
     )
     columns["metric"] = _metric_labels(results["metric"], results["sub"], text)
+    columns["certificate"] = _certificate_states(tables, setting, run)
     return pd.DataFrame({name: columns[name] for name in COLUMNS})
 
 
@@ -183,3 +217,39 @@ def _metric_labels(metric: np.ndarray, sub: np.ndarray, text: Any) -> np.ndarray
     names = zip(text("text", pairs >> 32), text("text", pairs & 0xFFFFFFFF), strict=True)
     labels = [f"{name}.{part}" if part else name for name, part in names]
     return np.array([*labels, ""], object)[which]
+
+
+def _certificate_states(
+    tables: Mapping[str, Table], setting: np.ndarray, run: np.ndarray
+) -> np.ndarray:
+    """What the certificates say of each row, by its setting and run; made once for each pair."""
+    held: dict[tuple[str, str, str], dict[str, list[str]]] = {}
+    of = tables["certificates"].columns
+    names = (of[name].tolist() for name in ("sampler", "options", "distribution", "process"))
+    for sampler, options, distribution, process, failed in zip(
+        *names, of["failed"].tolist(), strict=True
+    ):
+        speaks_for = sampler, options, distribution.rpartition(" ")[2]
+        held.setdefault(speaks_for, {})[process] = failed.split(", ") if failed else []
+    text, settings = tables["texts"].take, tables["settings"].columns
+    pairs, which = np.unique(setting << 32 | run, return_inverse=True)
+    at, by = pairs >> 32, pairs & 0xFFFFFFFF
+    given = zip(
+        text("text", settings["kind"][at]),
+        text("text", settings["spec"][at]),
+        text("text", tables["runs"].columns["plugins"][by]),
+        text("text", settings["process"][at]),
+        strict=True,
+    )
+    states = [
+        told(held.get(_ran(spec, plugins), {}), process) if kind == "cell" else ""
+        for kind, spec, plugins, process in given
+    ]
+    return np.array([*states, ""], object)[which]
+
+
+def _ran(spec: str, plugins: str) -> tuple[str, str, str]:
+    """Sampler, options and plugin version that a row ran with."""
+    parts, versions = json.loads(spec), json.loads(plugins)
+    name, options = parts[-1] if parts else ("", {})
+    return name, canonical(options), str(versions.get(name.partition(":")[0], ""))

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-SCHEMA = 1
+SCHEMA = 2
+"""1 had no certificates; a store of it is read as having none, and gets the table when written."""
 
 metadata = sa.MetaData()
 _number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -67,7 +68,16 @@ results = _table(
 )
 """One value of one metric. A cell that failed has one with the metric "" and no value."""
 
-TABLES = (texts, settings, runs, cells, members, results)
+certificates = _table(
+    "certificates",
+    ["id"],
+    *(_of(name, sa.Text) for name in ("sampler", "options", "distribution", "process")),
+    _of("key", sa.Text, unique=True),
+    *(_of(name, sa.Text) for name in ("failed", "made", "body")),
+)
+"""The newest certificate of each key; ``failed`` names its failed checks, ``body`` is its JSON."""
+
+TABLES = (texts, settings, runs, cells, members, results, certificates)
 """In the order in which they refer to each other."""
 
 _REFERS = {

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from labcore.certificates import Certificate, canonical
 from labcore.store.rows import CellRow
 from labcore.store.tables import (
     COUNTS,
     LABELS,
     cells,
+    certificates,
     content,
     hashes,
     members,
@@ -99,12 +101,32 @@ class Writer:
                 wanted.difference_update(connection.execute(found).scalars())
         self._insert(connection, members, [{"study": mine, "cell": cell} for cell in wanted])
 
+    def keep(self, connection: sa.Connection, given: Sequence[Certificate]) -> None:
+        """Add certificates, each in the place of the one of its key."""
+        newest = {certificate.key: certificate for certificate in given}
+        for some in chunks(newest):
+            connection.execute(certificates.delete().where(certificates.c.key.in_(some)))
+        last = connection.execute(sa.select(sa.func.max(certificates.c.id))).scalar() or 0
+        rows = [
+            {
+                "id": last + i,
+                "key": key,
+                "sampler": _clean(made.sampler),
+                "options": canonical(dict(made.options)),
+                "distribution": _clean(made.distribution),
+                "process": _clean(made.process),
+                "failed": _clean(", ".join(check.name for check in made.failed)),
+                "made": _clean(made.made),
+                "body": made.to_json(),
+            }
+            for i, (key, made) in enumerate(newest.items(), 1)
+        ]
+        self._insert(connection, certificates, rows)
+
     def _text(self, text: str) -> int:
         known = self.texts.get(text)
         if known is None:
-            # A lone surrogate or a NUL is text to Python and to no database.
-            clean = text.encode("utf-8", "replace").decode().replace("\0", "")
-            known = self.texts[text] = self.shared["texts"].number(clean)
+            known = self.texts[text] = self.shared["texts"].number(_clean(text))
         return known
 
     def _known(self, connection: sa.Connection, keys: Collection[str]) -> dict[str, int]:
@@ -191,6 +213,11 @@ class Writer:
             row["hash"] = digest
             known[row.get("id", 0)] = digest
         connection.execute(table.insert(), rows)
+
+
+def _clean(text: str) -> str:
+    """A lone surrogate or a NUL is text to Python and to no database."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "")
 
 
 def chunks(values: Iterable[Any]) -> Iterator[list[Any]]:
