@@ -21,6 +21,7 @@ ORDER = [
     "hookspecs",
     "plugins",
     "registry",
+    "testing",
     "study",
     "parts",
     "expand",
@@ -29,7 +30,8 @@ ORDER = [
     "engine store",
     "stats",
     "plots",
-    "lab gallery",
+    "certification",
+    "lab gallery pages",
     "cli",
 ]
 LEVEL = {name: i for i, names in enumerate(ORDER) for name in names.split()}
