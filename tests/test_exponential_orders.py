@@ -8,13 +8,14 @@ import torch
 from curved import ends, slope
 from torch import Tensor
 
-from labcore import Entry, Process, counted
+from labcore import Entry, LinOp, Process, counted
 from labcore.noise import brownian, initial
 from labcore.testing import check_sampler, default_data, gaussian_score, strong_order, weak_order
 from labcore.testing import uneven as by_time
 from labcore.testing.audit import final
-from labcore_linear import cld, diag_vp, edm, log_snr, ou, sigma_t, vp
+from labcore_linear import cld, diag_vp, edm, log_snr, ou, rotating, sigma_t, vp
 from labcore_samplers.exponential import AB, EULER, Method, integrate
+from labcore_samplers.exponential_flow import frozen_flow, spread
 from labcore_samplers.exponential_methods import EXPONENTIAL
 from labcore_samplers.exponential_unipc import UNIPC
 
@@ -47,13 +48,15 @@ CASES: dict[str, Process] = {
 EVERYWHERE = ["dpm_solver_3", "dpmpp_3m", "deis_tab3", "dpmpp_2m", "sde_dpmpp_2m", "unipc_2"]
 
 
-def reaches(name: str, process: Process) -> None:
+def reaches(name: str, process: Process, **options: float) -> None:
     """Within 0.15 at some step count, on one of two grids: finer where not yet asymptotic."""
     event = process.event_shape or (2,)
     data, declared, seen = default_data(math.prod(event)), ALL[name].traits["order"], []
     for steps in ((128, 256), (256, 512), (512, 1024), (1024, 2048)):
         for grid in (by_noise, by_time):
-            order = weak_order(ALL[name], process, grid, data, steps=steps, event=event)
+            order = weak_order(
+                ALL[name], process, grid, data, steps=steps, event=event, options=options
+            )
             seen.append(round(order.slope, 2))
             if abs(order.slope - declared) <= 0.15:
                 return
@@ -69,6 +72,59 @@ def test_order_in_law_on_vp(name: str) -> None:
 @pytest.mark.parametrize("case", [case for case in CASES if case != "vp"])
 def test_order_in_law_on_every_structure(name: str, case: str) -> None:
     reaches(name, CASES[case])
+
+
+@pytest.mark.parametrize("name", NOISY)
+@pytest.mark.parametrize("case", ["ou", "cld"])
+def test_order_in_law_at_any_rate_of_noise_on_matrices(name: str, case: str) -> None:
+    reaches(name, CASES[case], eta=0.5)
+
+
+MATRICES: dict[str, Process] = {"ou": ou(), "cld": cld(), "rotating": rotating()}
+each_matrix = pytest.mark.parametrize("process", MATRICES.values(), ids=MATRICES)
+
+
+@each_matrix
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0, 1.5])
+def test_the_flow_and_its_noise_keep_the_law_of_a_single_datum(
+    process: Process, eta: float
+) -> None:
+    """Psi Sigma(t) Psi^T + C = Sigma(s), and two steps are one: C(s,t) = C(s,m) + Psi C Psi^T."""
+    ts = by_time(process, 12)
+    Psi = frozen_flow(process, ts, eta)
+    t, m, s = ts[:-2], ts[1:-1], ts[2:]
+
+    def C(t: Tensor, s: Tensor) -> LinOp:
+        return spread(process, Psi, t, s, eta) if eta else 0.0 * process.Sigma(s)
+
+    carry = Psi(s, t)
+    kept = carry @ process.Sigma(t) @ carry.T + C(t, s)
+    torch.testing.assert_close(kept.param, process.Sigma(s).param, rtol=1e-9, atol=1e-13)
+    torch.testing.assert_close((Psi(s, m) @ Psi(m, t)).param, carry.param, rtol=1e-9, atol=1e-11)
+    twice = C(m, s) + Psi(s, m) @ C(t, m) @ Psi(s, m).T
+    torch.testing.assert_close(twice.param, C(t, s).param, rtol=1e-9, atol=1e-13)
+
+
+@each_matrix
+@pytest.mark.parametrize("name", NOISY)
+def test_rates_of_noise_join_on_to_the_flow_and_to_anderson_s_sde(
+    name: str, process: Process
+) -> None:
+    """The flow itself at eta=0; at eta=1 Psi and C are closed forms, not the table's."""
+    event = process.event_shape or (2,)
+    state = tuple(process.event(event))
+    score, ts = gaussian_score(process, default_data(2), event), by_time(process, 12)
+    x = process.prior().chol @ initial([0], 4, state, dtype=F64)
+
+    def end(eta: float) -> Tensor:
+        noise = brownian(ts, state, [0], 4, dtype=F64)
+        return final(ALL[name](process, score, x, ts, noise, eta=eta), x)
+
+    size = float(end(1.0).abs().max())
+    near = 1e-8
+    torch.testing.assert_close(end(1 - near), end(1.0), rtol=0, atol=1e-5 * size)
+    # The noise itself is of the size of sqrt(eta).
+    torch.testing.assert_close(end(near**2), end(0.0), rtol=0, atol=1e-5 * size)
 
 
 @pytest.mark.parametrize("name", SMOOTH)

@@ -9,10 +9,11 @@ eta = 0 is gDDIM's R_s R_t^-1 with R R^T = Sigma, and eta = 1 the posterior give
 Sigma(s) Phi(t,s)^T Sigma(t)^-1. Where operators commute Psi is the geometric mean of the two,
 Psi_0 (Psi_0^-1 Psi_1)^eta, and C = Sigma(s) (1 - (1 - C_1/Sigma(s))^eta).
 
-An exponential integrator asks for Psi at thousands of pairs of times. For matrices, and eta < 1,
-a fundamental matrix Y is integrated once over the grid by Gauss collocation in log t, on panels of
-at most WIDTH in half log-SNR, and read off the collocation polynomial: Psi(s,t) = Y(s) Y(t)^-1.
-C is then the integral, a Gauss sum of positive terms; the difference loses digits in short steps.
+An exponential integrator asks for Psi at thousands of pairs of times. For matrices, unless eta is
+1, its growth is integrated once over the grid by Gauss collocation in log t, on panels of at most
+WIDTH in half log-SNR, and read off the collocation polynomial: Psi(s,t) = Y(s) Y(t)^-1 within one,
+and a product over several. C is then the integral, a Gauss sum of positive terms, since the
+difference loses digits in short steps.
 Source: Zhang, Tao & Chen (2023) arXiv:2206.05564, eq. 17, for eta = 0.
 """
 
@@ -24,7 +25,7 @@ import torch
 from numpy.polynomial import legendre
 from torch import Tensor
 
-from labcore import LinOp, Process, Scalar
+from labcore import LinOp, Mat, Process, Scalar
 
 Psi = Callable[[Tensor, Tensor], LinOp]
 
@@ -64,8 +65,7 @@ def frozen_flow(process: Process, ts: Tensor, eta: float = 0.0) -> Psi:
         return lambda s, t: _posterior(process, s, t)
     if process.structure in ("scalar", "diag"):
         return process.Psi if eta == 0 else lambda s, t: _between(process, s, t, eta)
-    Y = _table(process, ts[:1], ts[-1:], eta)
-    return lambda s, t: Y(s) @ Y(t).inv
+    return _tabled(process, ts[:1], ts[-1:], eta)
 
 
 def _posterior(process: Process, s: Tensor, t: Tensor) -> LinOp:
@@ -108,8 +108,8 @@ def gather(op: LinOp, which: Tensor, n: int) -> LinOp:
     return ones.map(add)
 
 
-def _table(process: Process, first: Tensor, last: Tensor, eta: float) -> Callable[[Tensor], LinOp]:
-    """Y with Y Y^T = Sigma at the first time, and at all times where eta = 0."""
+def _tabled(process: Process, first: Tensor, last: Tensor, eta: float) -> Psi:
+    """Psi from its growth Y' = F Y, Y = 1 at the start, on panels between the two times."""
     _, a, b = panels(process, first, last)
     a, b = a.sort(descending=True)[0], b.sort(descending=True)[0]
     h = (b / a).log()
@@ -122,21 +122,30 @@ def _table(process: Process, first: Tensor, last: Tensor, eta: float) -> Callabl
     eye = torch.eye(shape[-1], dtype=torch.float64)
     slope = _collocate(pull, eye)
     ends = eye + torch.einsum("j,kj...->k...", WEIGHTS, slope)
-    starts = [process.Sigma(first).chol.param.reshape(ends.shape[1:])]
-    for end in ends[:-1]:
-        starts.append(end @ starts[-1])
-    start = torch.stack(starts)
 
-    def Y(t: Tensor) -> LinOp:
+    def grown(t: Tensor) -> tuple[Tensor, Tensor]:
+        """The panel of each time, and how much Y has grown there."""
+        k = torch.searchsorted(-a, -t, right=True).clamp(1, len(a)) - 1
+        up_to = _integrals((t / a[k]).log() / h[k])
+        return k, eye + torch.einsum("mj,mj...->m...", up_to, slope[k])
+
+    def down(s: Tensor, t: Tensor) -> Tensor:
+        """Psi(s,t) for s <= t, panel by panel, which no growth over many can spoil."""
+        (k, Y), (j, old) = grown(s), grown(t)
+        for back in range(1, int((k - j).max()) + 1):
+            through = (k - back >= j).reshape(-1, *[1] * (Y.ndim - 1))
+            Y = torch.where(through, Y @ ends[(k - back).clamp(0)], Y)
+        return Y @ Mat(old).inv.param
+
+    def Psi(s: Tensor, t: Tensor) -> LinOp:
         parts = []
-        for v in t.split(max(1, LARGEST // slope[0].numel())):
-            k = torch.searchsorted(-a, -v, right=True).clamp(1, len(a)) - 1
-            up_to = _integrals((v / a[k]).log() / h[k])
-            grown = eye + torch.einsum("mj,mj...->m...", up_to, slope[k])
-            parts.append((grown @ start[k]).reshape(-1, *shape))
-        return like.map(lambda _: torch.cat(parts))
+        block = max(1, LARGEST // slope[0].numel())
+        for v, w in zip(s.split(block), t.split(block), strict=True):
+            P, up = down(torch.minimum(v, w), torch.maximum(v, w)), v > w
+            parts.append(torch.where(up.reshape(-1, *[1] * (P.ndim - 1)), Mat(P).inv.param, P))
+        return like.map(lambda _: torch.cat(parts).reshape(-1, *shape))
 
-    return Y
+    return Psi
 
 
 def _collocate(pull: Tensor, eye: Tensor) -> Tensor:
