@@ -30,20 +30,21 @@ def save(
     unknown = [f for f in formats if f not in METADATA]
     if unknown:
         raise LabError(f"figure format {unknown[0]!r}: not known; there are {', '.join(METADATA)}")
-    drawn = [(Path(f"{stem}.{f}"), _bytes(figure, f)) for f in formats]
+    drawn = [(Path(f"{stem}.{f}"), content(figure, f)) for f in formats]
     for path, content in drawn:
-        _replace(path, content)
+        replace(path, content)
     return tuple(path for path, _ in drawn)
 
 
-def _bytes(figure: Figure, format: str) -> bytes:
+def content(figure: Figure, format: str) -> bytes:
+    """The file of a figure; the same figure gives the same bytes."""
     out = BytesIO()
     with paper():
         figure.savefig(out, format=format, metadata=METADATA[format])
     return out.getvalue()
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes) -> None:
     """Write beside, then rename: a reader sees the old file or the new one."""
     beside = path.with_name(f".{uuid.uuid4().hex[:8]}.tmp")
     try:
