@@ -11,11 +11,12 @@ _HOMES = {
     "adapt": "Levels levels require serving",
     "entry": "Entry grid metric network objective process reporter sampler score target",
     "errors": "InvalidGrid InvalidOption InvalidProcess InvalidStudy LabError MetricError"
-    " PluginError SamplerError ScoreError StoreError Unavailable UnknownName",
+    " PluginError SamplerError ScoreError StoreError TrainingError Unavailable UnknownName",
     "grids": "check_grid",
     "hookspecs": "hookimpl",
     "linop": "Diag LinOp Mat Scalar",
     "metrics": "Outcome",
+    "models": "Model",
     "noise": "Noise",
     "processes": "Process",
     "registry": "Registry load_registry",
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
         SamplerError,
         ScoreError,
         StoreError,
+        TrainingError,
         Unavailable,
         UnknownName,
     )
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
     from labcore.hookspecs import hookimpl
     from labcore.linop import Diag, LinOp, Mat, Scalar
     from labcore.metrics import Outcome
+    from labcore.models import Model
     from labcore.noise import Noise
     from labcore.processes import Process
     from labcore.registry import Registry, load_registry

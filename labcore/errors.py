@@ -57,6 +57,12 @@ class MetricError(LabError):
     exit_code = 1
 
 
+class TrainingError(LabError):
+    """Training that cannot go on: a loss that is no number, or no data to train on."""
+
+    exit_code = 1
+
+
 class StoreError(LabError):
     """A results store that is busy, damaged or of a newer schema (exit code 3)."""
 

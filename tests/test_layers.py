@@ -24,7 +24,7 @@ ORDER = [
     "testing",
     "study",
     "parts",
-    "expand",
+    "learn expand",
     "measure",
     "run",
     "engine store",

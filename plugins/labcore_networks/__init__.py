@@ -1,0 +1,9 @@
+"""Architectures: (event) -> a module that takes x (B, *event) and the noise level c, () or (B,)."""
+
+import labcore
+from labcore_networks.mlp import mlp
+
+
+@labcore.hookimpl
+def register_networks() -> list[labcore.Entry]:
+    return [mlp]
