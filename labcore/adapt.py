@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from labcore.errors import SamplerError, Unavailable
+from labcore.noise import Noise
 from labcore.processes import Process, as_time
 from labcore.scores import Score
 
@@ -79,6 +80,20 @@ class Levels:
         low, high = float(self.ts[i]), float(self.ts[i - 1])
         t = brentq(lambda t: float(snr(t)) - wanted, low, high, xtol=1e-300, rtol=1e-15)
         return as_time(t)
+
+    def increment(self, noise: Noise, begin: float, end: float) -> Tensor:
+        """The normalised increment of a Brownian motion in r from ``begin`` down to ``end``.
+
+        ``begin`` is a level of the grid. Over a whole step it is the lab's draw w; over the first
+        part of one, a share a of it, sqrt(a) w + sqrt(1-a) z: what is expected of it, given w, and
+        a bridge of its own. That is the law of the Brownian trees in sigma that libraries use.
+        """
+        levels = self.ratio
+        i = int((levels.log() - log(begin)).abs().argmin())
+        t, s = self.ts[i], self.ts[i + 1]
+        share = (begin - end) / float(levels[i] - levels[i + 1])
+        w = noise(t, s)
+        return w if share > 0.999 else share**0.5 * w + (1 - share) ** 0.5 * noise(t, s, "bridge")
 
     def denoise(self, score: Score, y: Tensor, r: float) -> Tensor:
         """E[x_0 | x_t = alpha y] at the level r."""

@@ -45,19 +45,7 @@ class Run:
         return self.of.denoise(self.score, y, float(sigma[0]))
 
     def noise_sampler(self, begin: Tensor, end: Tensor) -> Tensor:
-        """The normalised increment of a Brownian motion in sigma from ``begin`` down to ``end``.
-
-        Over a step of the grid it is the lab's draw. Over the first part of one, a share a of it,
-        it is sqrt(a) w + sqrt(1-a) z: what w gives on average, and the bridge's own z.
-        """
-        sigmas = self.of.ratio
-        i = int((sigmas.log() - begin.double().log()).abs().argmin())
-        t, s = self.of.ts[i], self.of.ts[i + 1]
-        share = float((begin - end) / (sigmas[i] - sigmas[i + 1]))
-        w = self.noise(t, s)
-        if share > 0.999:
-            return w
-        return share**0.5 * w + (1 - share) ** 0.5 * self.noise(t, s, "bridge")
+        return self.of.increment(self.noise, float(begin), float(end))
 
 
 def prepared(process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise) -> Run:
