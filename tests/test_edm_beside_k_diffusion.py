@@ -120,39 +120,6 @@ def test_their_last_step_to_0_is_tweedies_formula() -> None:
     torch.testing.assert_close(denoised, wanted, **CLOSE)
 
 
-def test_without_churn_it_is_edm_heun_and_on_edm_that_is_heun() -> None:
-    sigmas = levels(20)
-    runs = [
-        torch.stack(list(sampler(edm(), score, start(), sigmas, replay(draws(1)), **options)))
-        for sampler, options in ((heun, {}), (edm_heun, {}), (edm_churn, {"S_churn": 0.0}))
-    ]
-    torch.testing.assert_close(runs[1], runs[0], **EXACT)
-    torch.testing.assert_close(runs[2], runs[1], **EXACT)
-
-
-@pytest.mark.parametrize(
-    ("sampler", "options"), [(edm_heun, {}), (dpm_2, {}), (edm_churn, {"S_churn": 8.0})]
-)
-def test_results_do_not_change_from_vp_to_edm(sampler, options) -> None:  # type: ignore[no-untyped-def]
-    """y = x/alpha and sigma/alpha: one sampler on both, at levels that match."""
-    process = vp()
-    ts = torch.linspace(1, 0.03, 13, dtype=F64)
-    alpha = process.Phi(ts, torch.zeros_like(ts)).param
-    sigmas = process.Sigma(ts).param.sqrt() / alpha
-
-    def vp_score(x: Tensor, t: Tensor) -> Tensor:
-        a = process.Phi(t, torch.zeros_like(t)).param
-        return score(x / a, process.Sigma(t).param.sqrt() / a) / a
-
-    x = initial([0], ROWS, (2,), dtype=F64)
-    in_vp = sampler(process, vp_score, x, ts, replay(draws(12)), **options)
-    in_edm = sampler(
-        edm(T=2 * float(sigmas[0])), score, x / alpha[0], sigmas, replay(draws(12)), **options
-    )
-    for a, y, b in zip(in_vp, in_edm, alpha[1:], strict=True):
-        torch.testing.assert_close(a / b, y, rtol=1e-9, atol=1e-9)
-
-
 @pytest.mark.parametrize("process", [edm(), vp(), diag_vp(), cld()], ids=lambda p: p.structure)
 def test_churn_of_any_size_does_not_leave_the_grid(process: object) -> None:
     seen: list[float] = []
