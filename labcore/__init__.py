@@ -14,17 +14,19 @@ _HOMES = {
     " PluginError SamplerError ScoreError StoreError TrainingError Unavailable UnknownName",
     "grids": "check_grid",
     "hookspecs": "hookimpl",
+    "learn": "Recipe Trained load_trained train",
     "linop": "Diag LinOp Mat Scalar",
     "metrics": "Outcome",
     "models": "Model",
     "noise": "Noise",
+    "parts": "Parts",
     "processes": "Process",
     "registry": "Registry load_registry",
     "run": "run_cells",
     "scores": "Conditional CountedScore Reverse Score ScoreWith counted eps_from_score"
     " reverse_drift score_from_energy score_from_eps guided score_from_v score_from_x0"
     " v_from_score velocity x0_from_score",
-    "study": "Cell Event Study Use use",
+    "study": "Cell Event Study Use read_use use",
     "targets": "Mixture Target data_law from_mixture state_law",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
@@ -75,10 +77,12 @@ if TYPE_CHECKING:
     )
     from labcore.grids import check_grid
     from labcore.hookspecs import hookimpl
+    from labcore.learn import Recipe, Trained, load_trained, train
     from labcore.linop import Diag, LinOp, Mat, Scalar
     from labcore.metrics import Outcome
     from labcore.models import Model
     from labcore.noise import Noise
+    from labcore.parts import Parts
     from labcore.processes import Process
     from labcore.registry import Registry, load_registry
     from labcore.run import run_cells
@@ -100,5 +104,5 @@ if TYPE_CHECKING:
         velocity,
         x0_from_score,
     )
-    from labcore.study import Cell, Event, Study, Use, use
+    from labcore.study import Cell, Event, Study, Use, read_use, use
     from labcore.targets import Mixture, Target, data_law, from_mixture, state_law

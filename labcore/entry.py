@@ -43,7 +43,8 @@ class Entry:
                 each other, as in adaptive step control), cite
                 evals_of, a function of the options by name, overrules evals where those decide it
       process, score, target   gives (what others may need), needs, cite; cost of a score (what
-                one call counts for, default 1)
+                one call counts for, default 1); from_uses, for a score that is handed
+                (parts, (process use, target use)) instead of what these name (see labcore.parts)
       metric    better ("lower" or "higher"), minimum (fewest samples), sees, needs
     """
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -18,9 +20,14 @@ from labcore.targets import Target
 
 @dataclass(frozen=True)
 class Parts:
-    """What a registry makes of the uses in cells, kept so that equal uses share one object."""
+    """What a registry makes of the uses in cells, kept so that equal uses share one object.
+
+    ``folder`` is where scores that take long to make are kept, ``tell`` is told how they go.
+    """
 
     registry: Registry
+    folder: Path = Path("scores")
+    tell: Callable[[str], None] = lambda message: None
     _built: dict[Any, Any] = field(default_factory=dict)
 
     def _once(self, kind: str, use: Use, *args: Any, key: Any = ()) -> Any:
@@ -48,7 +55,16 @@ class Parts:
         return process
 
     def score(self, use: Use, process: Use, target: Use) -> Score:
-        """The score ``use`` names, of this target under this process."""
+        """The score ``use`` names, of this target under this process.
+
+        An entry with the trait from_uses is made of what names them: it is called with these
+        Parts and the uses (process, target), as a score that is trained by a recipe is.
+        """
+        if self.registry.get("score", use.name).traits.get("from_uses"):
+            named: Score = self._once(
+                "score", use, self, (process, target), key=(process, target)
+            )
+            return named
         parts = self.process(process), self.target(target)
         score: Score = self._once("score", use, *parts, key=(process, target))
         return score

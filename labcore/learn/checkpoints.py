@@ -103,7 +103,7 @@ def is_finished(folder: Path) -> bool:
     return (folder / "recipe.json").exists()
 
 
-def load(folder: str | Path, parts: Parts) -> Trained:
+def load_trained(folder: str | Path, parts: Parts) -> Trained:
     """The trained score in ``folder``, on this machine, whatever machine wrote it.
 
     Raises StoreError for damaged or foreign files; UnknownName where a plugin is not installed.

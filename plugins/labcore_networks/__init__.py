@@ -1,4 +1,4 @@
-"""Architectures: (event) -> a module that takes x (B, *event) and the noise level c, () or (B,)."""
+"""Architectures: (event) -> a module of x (B, *event) and the noise level c, () or (B,)."""
 
 import labcore
 from labcore_networks.mlp import mlp

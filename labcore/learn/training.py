@@ -27,7 +27,7 @@ from labcore.learn.checkpoints import (
     Trained,
     finish,
     is_finished,
-    load,
+    load_trained,
     model_of,
     read_tensors,
     trained,
@@ -73,10 +73,10 @@ def train(
     recipe = recipe.resolve(parts.registry)
     home = Path(folder) / recipe.key
     if is_finished(home):
-        return load(home, parts)
+        return load_trained(home, parts)
     with locked(home):
         if is_finished(home):  # by the process that held the lock before us
-            return load(home, parts)
+            return load_trained(home, parts)
         session = Session.begin(recipe, parts, torch.device(device))
         if (home / STATE).exists():
             session.restore(*read_tensors(home / STATE))
