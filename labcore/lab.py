@@ -12,6 +12,8 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+from labcore.certificates import Certificate
+from labcore.certification import inspect_all, of_cells
 from labcore.engine import Failure, execute
 from labcore.errors import InvalidStudy
 from labcore.measure import run_floor
@@ -90,6 +92,28 @@ def run_study(
         floors = floors_of(study, cells, Parts(registry))
         store.join(study.name, [c.key for c in cells] + [f.key for f in floors])
         return _drive(study, cells, works, store, registry, workers, timeout, tuple(reporters))
+
+
+def certify_study(
+    study: Study,
+    where: str | Path,
+    *,
+    filters: Sequence[str] = (),
+    workers: int = 0,
+    timeout: float | None = None,
+    follow: Callable[[Certificate], None] = lambda certificate: None,
+) -> list[Certificate]:
+    """Certificates of a study's samplers on its processes, as far as ``where`` lacks them.
+
+    They are kept there as they are made. A pair is left out where the process does not give what
+    the sampler needs, and stays uncertified.
+    """
+    registry = study.registry()
+    cells = keep(study.cells(registry), filters)
+    with open_store(where, write=True) as store:
+        held = store.certificates()
+    wanted = of_cells(cells, registry, held)
+    return list(inspect_all(wanted, registry, where, workers, timeout, follow))
 
 
 def keep(cells: Sequence[Cell], filters: Sequence[str]) -> list[Cell]:

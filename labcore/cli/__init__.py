@@ -19,6 +19,8 @@ COMMANDS = {
     "plugins": "plugins",
     "list": "entries",
     "show": "entries",
+    "check": "check",
+    "certificates": "certificates",
     "run": "study",
     "results": "results",
     "plot": "figures",
@@ -54,8 +56,8 @@ class Lazy(click.Group):
 @click.group(
     cls=Lazy,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 1 some cells failed, 2 bad usage, study or plugin, 3 store busy "
-    "or damaged, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 some cells or checks failed, 2 bad usage, study or plugin, "
+    "3 store busy or damaged, 130 interrupted.",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package_name="labcore")

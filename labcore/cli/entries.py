@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from annotated_types import BaseMetadata
 
 KINDS = (
     "process",
@@ -156,9 +157,10 @@ def _page(qualified: str, kind: str, entry: Any) -> str:
 def _type(annotation: Any) -> str:
     """A type hint as it reads in code, with its bounds: int, float | None, int (Ge(ge=1))."""
     marks = getattr(annotation, "__metadata__", ())
-    bounds = [m for mark in marks for m in getattr(mark, "metadata", ())]
-    if bounds:
-        return f"{_type(annotation.__origin__)} ({', '.join(map(str, bounds))})"
+    bounds = [m for mark in marks for m in getattr(mark, "metadata", [mark])]
+    shown = [str(m) for m in bounds if isinstance(m, BaseMetadata)]
+    if marks:
+        return _type(annotation.__origin__) + (f" ({', '.join(shown)})" if shown else "")
     if isinstance(annotation, type) and not getattr(annotation, "__args__", None):
         return annotation.__name__
     return str(annotation).replace("typing.", "")

@@ -25,6 +25,7 @@ FLAGS = [
     click.option("--timeout", type=click.FloatRange(min=0.1), help="Seconds a batch may take."),
     click.option("--retry-failed", is_flag=True, help="Run cells that failed before again."),
     click.option("--dry-run", is_flag=True, help="Count the cells, estimate the time and stop."),
+    click.option("--certify", is_flag=True, help="First certify samplers that the store lacks."),
     click.option("--plots", type=click.Path(), help="Folder for plots of the results."),
     click.option("--reporter", "reporters", multiple=True, help="Followers.  [progress]"),
     click.option("--debug", is_flag=True, help="Show the traceback of an error."),
@@ -65,30 +66,12 @@ def study_command(study: Study) -> Callable[..., None]:
 
 
 def load(path: Path) -> Study:
-    """The ``study`` of a script, which is run as a module and not as __main__.
-
-    Whatever the script is called, the module's name is no other's, and what lies beside the
-    script can be imported.
-    """
-    import importlib.util
-
+    """The ``study`` of a script."""
+    from labcore.cli.scripts import load_script
     from labcore.errors import InvalidStudy
     from labcore.study import Study
-    from labcore.text import reason_of
 
-    name = f"study {path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise InvalidStudy(f"study '{path}': it is no Python script; name a .py file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    sys.path.append(str(path.absolute().parent))
-    try:
-        spec.loader.exec_module(module)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        raise InvalidStudy(f"study '{path}': {reason_of(error)}; mend the script") from error
+    module = load_script(path, "study")
     found = getattr(module, "study", None)
     if not isinstance(found, Study):
         raise InvalidStudy(f"study '{path}': it defines no study = labcore.Study(...)")
@@ -104,6 +87,7 @@ def run(
     timeout: float | None,
     retry_failed: bool,
     dry_run: bool,
+    certify: bool,
     plots: str | None,
     reporters: tuple[str, ...],
     debug: bool,
@@ -117,6 +101,8 @@ def run(
         return 0
     where = store or str(default_store(study.name))
     registry = study.registry()
+    if certify:
+        certify_study(study, where, filters, workers, timeout)
     follow = [registry.get("reporter", name)() for name in reporters or ("progress",)]
     summary = lab.run_study(
         study,
@@ -137,6 +123,25 @@ def run(
         for path in of_study(study, where, Path(plots), filters):
             click.echo(f"  {path}")
     return 1 if summary.failed else 0
+
+
+def certify_study(
+    study: Study, where: str, filters: tuple[str, ...], workers: int, timeout: float | None
+) -> None:
+    """Certify the study's samplers on its processes, as far as the store has not, line by line."""
+    from labcore import lab
+    from labcore.cli.check import line
+
+    made = lab.certify_study(
+        study,
+        where,
+        filters=filters,
+        workers=workers,
+        timeout=timeout,
+        follow=lambda certificate: click.echo(line(certificate), err=True),
+    )
+    failed = sum(certificate.state == "failed" for certificate in made)
+    click.echo(f"{study.name}: {len(made)} certificates made, {failed} failed")
 
 
 def default_store(name: str) -> Path:

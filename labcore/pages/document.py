@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +78,7 @@ def number(value: Any) -> str:
 
 def facts(certificate: Certificate) -> Iterator[tuple[str, str]]:
     """What the certificate speaks for and was made with, a line each."""
-    options = ", ".join(f"{k} = {number(v)}" for k, v in certificate.options.items())
+    options = ", ".join(f"{k} = {v}" for k, v in certificate.options.items())
     versions = ", ".join(f"{name} {v}" for name, v in certificate.versions.items())
     yield "sampler", certificate.sampler
     yield "options", options or "none"
@@ -106,11 +108,21 @@ def command(certificate: Certificate) -> str:
     called = f"{script}:{name}" if plugin == "local" and script else certificate.sampler
     parts = ["labcore", "check", called]
     for key, value in certificate.options.items():
-        parts += ["--option", f"{key}={value!r}"]
+        parts += ["--option", f"{key}={_option(value)}"]
     parts += ["--process", certificate.process, "--seed", str(certificate.seed)]
     if not certificate.complete:
         parts += ["--checks", ",".join(check.name for check in certificate.checks)]
     return one_line(" ".join(map(shlex.quote, parts)), 4000)
+
+
+def _option(value: Any) -> str:
+    """A value as ``labcore check --option`` reads it: text as it is, unless it reads as more."""
+    if not isinstance(value, str):
+        return repr(value)
+    with suppress(SyntaxError, ValueError):
+        ast.literal_eval(value)
+        return repr(value)
+    return value
 
 
 def stem(certificate: Certificate) -> str:
