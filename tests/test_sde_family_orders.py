@@ -1,7 +1,9 @@
 """The SDE family: orders in law and on one path, the rate as an option, and identities."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -34,11 +36,13 @@ from labcore_samplers import (
     reverse_sde,
     sra1,
     sra2,
+    sra3,
     sscs,
     sscs_midpoint,
     stochastic_heun,
 )
-from labcore_samplers.sde import euler_steps, heun_steps, sra_steps, with_rate
+from labcore_samplers.edm import level
+from labcore_samplers.sde import SRA, euler_steps, heun_steps, sra_steps, with_rate
 
 PROCESSES: dict[str, Process] = {
     "vp": vp(),
@@ -50,11 +54,12 @@ PROCESSES: dict[str, Process] = {
 }
 SAMPLERS: dict[str, tuple[Entry, dict[str, Any]]] = {
     "reverse_sde": (reverse_sde, {}),
-    "reverse_sde-line": (reverse_sde, {"lam": 0.5, "lam_end": 1.5}),
+    "reverse_sde-knots": (reverse_sde, {"lam": [[1.0, 0.5], [0.0, 1.5]]}),
     "stochastic_heun": (stochastic_heun, {}),
-    "stochastic_heun-line": (stochastic_heun, {"lam": 1.0, "lam_end": 0.0}),
+    "stochastic_heun-knots": (stochastic_heun, {"lam": [[0.0, 0.0], [1.0, 1.0]]}),
     "sra1": (sra1, {}),
     "sra2": (sra2, {}),
+    "sra3": (sra3, {}),
     "edm_churn": (edm_churn, {"S_churn": 4.0}),
     "restart": (restart, {"K": 2}),
     "sscs": (sscs, {}),
@@ -69,6 +74,8 @@ STEPS = {
     ("sra1", "cld"): (256, 512),
     ("sra2", "cld"): (256, 512),
     ("sra2", "edm"): (512, 1024),
+    ("sra3", "edm"): (256, 512),
+    ("sra3", "sigma_t"): (128, 256),
     ("sscs", "cld"): (256, 512),
     ("sscs_midpoint", "cld"): (128, 256),
     ("stochastic_heun", "cld"): (256, 512),
@@ -93,7 +100,7 @@ def test_order_in_law_is_the_declared_one(
         default_data(math.prod(event)),
         event=event,
         steps=STEPS.get((sampler.name, name), (64, 128)),
-        options=options,
+        options=sampler.bind(options),
     )
     assert measured.slope == pytest.approx(sampler.traits["order"], abs=0.15)
 
@@ -134,9 +141,9 @@ def test_without_noise_it_is_a_method_of_the_flow(
 
 @pytest.mark.parametrize("lam", [0.5, 1.0])
 def test_a_constant_rate_is_euler_maruyama(lam: float) -> None:
-    for options in ({"lam": lam}, {"lam": lam, "lam_end": lam}):
-        a, b = run(reverse_sde, vp(), **options), run(euler_maruyama, vp(), lam=lam)
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    for given in (lam, [[0.5, lam]], [[0.0, lam], [0.2, lam], [1.0, lam]]):
+        options = reverse_sde.bind({"lam": given})
+        assert torch.equal(run(reverse_sde, vp(), **options), run(euler_maruyama, vp(), lam=lam))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +158,7 @@ def test_a_rate_that_is_a_function_of_time_reaches_the_same_law(
 
 
 @pytest.mark.parametrize("name", ["vp", "sigma_t"])
-@pytest.mark.parametrize("sampler", [reverse_sde, stochastic_heun, sra1, sra2])
+@pytest.mark.parametrize("sampler", [reverse_sde, stochastic_heun, sra1, sra2, sra3])
 def test_order_on_one_path_of_a_mixture(sampler: Entry, name: str) -> None:
     """Where the score bends: SRA is of order 2 on Gaussian data, and of 1.5 here or better."""
     process = PROCESSES[name]
@@ -188,6 +195,64 @@ def test_areas_are_needed_for_order_1_5() -> None:
     for wrong in (0.0, -1.0):
         assert error(128, wrong) > 5 * error(128, 1.0)
     assert math.log2(error(64, 1.0) / error(128, 1.0)) > 1.5
+
+
+@pytest.mark.parametrize("name", SRA)
+def test_tableaux_meet_roesslers_conditions(name: str) -> None:
+    """Theorem of section 6 for strong order 1.5, in fractions; SRA3's last two are those of a
+    method of order 3 where there is no noise."""
+    table = {f.name: getattr(SRA[name], f.name) for f in fields(SRA[name])}
+    s = len(table["alpha"])
+
+    def of(row: Sequence[float]) -> list[Fraction]:
+        return [Fraction(w).limit_denominator(100) for w in (*row, *[0] * (s - len(row)))]
+
+    def dot(a: Sequence[Fraction], b: Sequence[Fraction]) -> Fraction:
+        return sum((x * y for x, y in zip(a, b, strict=True)), Fraction(0))
+
+    alpha, beta1, beta2, c0, c1 = (of(table[k]) for k in ("alpha", "beta1", "beta2", "c0", "c1"))
+    A0, B0 = ([of(row) for row in table[k]] for k in ("A0", "B0"))
+    one = [Fraction(1)] * s
+    Ae, Be = ([dot(row, one) for row in M] for M in (A0, B0))
+    assert Ae == c0
+    assert [dot(alpha, one), dot(beta1, one), dot(beta2, one)] == [1, 1, 0]
+    assert [dot(beta1, c1), dot(beta2, c1)] == [1, -1]
+    assert [dot(alpha, Be), dot(alpha, [b * b for b in Be])] == [1, Fraction(3, 2)]
+    assert dot(alpha, Ae) == Fraction(1, 2)
+    third = [dot(alpha, [a * a for a in Ae]), dot(alpha, [dot(row, Ae) for row in A0])]
+    assert (third == [Fraction(1, 3), Fraction(1, 6)]) == (name == "sra3")
+
+
+def test_sra3_without_noise_is_of_order_3() -> None:
+    measured = weak_order(
+        sra3, vp(), uneven, default_data(2), steps=(64, 128, 256), options={"lam": 0.0}
+    )
+    assert measured.slope == pytest.approx(3, abs=0.15)
+
+
+def test_paths_of_churn_have_a_limit_on_smooth_grids_only() -> None:
+    """Churn a step depends on N alone. Between N and 2N steps: order 1 where the same first level
+    is churned, 1/2 where the grid's first step decides it, none on steps in ratio 1 : 4."""
+    process, rows = vp(), 128
+    score = gaussian_score(process, default_data(2), (2,))
+    x = process.prior().chol @ initial([0], rows, (2,), dtype=F64)
+
+    def end(ts: Tensor, top: float | None) -> Tensor:
+        noise = brownian(ts, (2,), [0], rows, dtype=F64)
+        options = {"S_churn": 4.0, "S_tmax": top}
+        with torch.inference_mode():
+            return final(edm_churn(process, score, x, ts, noise, **options), x)
+
+    def gap(n: int, same_top: bool, share: float = 0.0) -> float:
+        coarse, fine = quadratic(process, n), quadratic(process, 2 * n)
+        if share:
+            fine[1::2] = coarse[1:] + share * (coarse[:-1] - coarse[1:])
+        top = float(level(process, coarse[1:2])) * (1 + 1e-9) if same_top else None
+        return float((end(coarse, top) - end(fine, top)).square().mean().sqrt())
+
+    assert math.log2(gap(128, True) / gap(256, True)) == pytest.approx(1, abs=0.2)
+    assert math.log2(gap(128, False) / gap(512, False)) / 2 == pytest.approx(0.5, abs=0.1)
+    assert gap(512, True, share=0.2) > 0.8 * gap(128, True, share=0.2)
 
 
 def test_sra_in_one_step_is_roesslers_formula() -> None:

@@ -23,7 +23,7 @@ from labcore_samplers.oracle import oracle
 from labcore_samplers.pndm import ipndm, plms, pndm
 from labcore_samplers.restart import restart
 from labcore_samplers.runge_kutta import midpoint, ralston, ralston3, rk4
-from labcore_samplers.sde import reverse_sde, sra1, sra2, stochastic_heun
+from labcore_samplers.sde import reverse_sde, sra1, sra2, sra3, stochastic_heun
 from labcore_samplers.splitting import sscs, sscs_midpoint
 
 MCMC = [
@@ -34,7 +34,7 @@ MCMC = [
 FLOW = [midpoint, ralston, ralston3, rk4, edm_heun, dpm_2, adaptive_rk23, adaptive_rk45]
 MULTISTEP = [lms, lms2, lms3, lms4, ipndm, plms, pndm]
 SDE = [
-    *(reverse_sde, stochastic_heun, sra1, sra2, sscs, sscs_midpoint),
+    *(reverse_sde, stochastic_heun, sra1, sra2, sra3, sscs, sscs_midpoint),
     *(edm_churn, restart, gotta_go_fast),
 ]
 

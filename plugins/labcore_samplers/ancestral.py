@@ -25,7 +25,11 @@ from labcore_samplers.affine import affine_steps
 def ancestral(
     process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise
 ) -> Iterator[Tensor]:
-    """DDPM's step with the posterior variance (beta-tilde), for operators."""
+    """DDPM's step with the posterior variance (beta-tilde), for operators.
+
+    Of strong order 1, as Euler-Maruyama is. On narrow modes a few paths that end in another one
+    decide the root mean square below some 4096 steps, and a slope there says little.
+    """
     t, s = ts[:-1], ts[1:]
     Phi, Q = process.transition(t, s)
     _, C = process.posterior(s, t)

@@ -111,6 +111,10 @@ def edm_churn(
     level is in [S_tmin, S_tmax], but never exceeds the grid's first time: the first step has no
     churn, where the paper's would leave [0, T]. S_noise other than 1 changes the law that is
     reached, and with it the order.
+
+    No strong order is declared: the churn of a step depends on N, not on the step's length, so
+    that paths have a limit on smooth grids only, at order 1/2 where the first step's missing churn
+    is felt and 1 without that. On steps that are long and short in turn there is none.
     """
     t, s = ts[:-1], ts[1:]
     now = level(process, t)

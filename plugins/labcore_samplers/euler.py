@@ -5,12 +5,12 @@ x_s = x_t + h [A x_t - (1+lam^2)/2 G G^T g] + lam sqrt(-h) G z
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 import labcore
-from labcore import Noise, Process, Scalar, Score
-from labcore_samplers.affine import affine_steps
+from labcore import Noise, Process, Score
+from labcore_samplers.rates import rate_of
+from labcore_samplers.sde import euler_steps
 
 
 @labcore.sampler(
@@ -26,14 +26,10 @@ def euler_maruyama(
     """Euler-Maruyama on the reverse SDE with noise rate ``lam``.
 
     The noise is additive, so the strong order is 1 (Kloeden & Platen 1992, section 10.2).
-    lam=1 is Anderson's reverse SDE, lam=0 the probability-flow ODE (then no noise is drawn).
+    lam=1 is Anderson's reverse SDE, lam=0 the probability-flow ODE (then no noise is drawn);
+    reverse_sde takes a rate that changes with t.
     """
-    t = ts[:-1]
-    h = ts[1:] - t
-    P = Scalar(torch.ones_like(h)) + process.A(t) * h
-    Q = process.GG(t) * (-(1 + lam**2) / 2 * h)
-    R = process.G(t) * (lam * (-h).sqrt()) if lam else None
-    return affine_steps(score, x, ts, noise, P, Q, R)
+    return euler_steps(process, score, x, ts, noise, rate_of(lam))
 
 
 @labcore.sampler(order=1, evals=1, stochastic=False, cite="Euler (1768); Song et al. (2021)")

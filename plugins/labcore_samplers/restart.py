@@ -35,6 +35,9 @@ def restart(
     Levels are in units of sigma/alpha; each stands for the grid time nearest to it in log level:
     no grid is hidden here, where the paper has one of its own between them. Each return costs two
     evaluations a step of the interval. Without two times to go between, it is edm_heun.
+
+    No strong order: a return's noise is the normalised increment over one step of the grid, which
+    another grid has not, so that paths have no limit.
     """
     logs = level(process, ts).log()
     high, low = (int((logs - torch.tensor(S).log()).abs().argmin()) for S in (S_max, S_min))

@@ -2,42 +2,38 @@
 
     dX = [ A X - (1 + lam^2)/2 G G^T s(X,t) ] dt + lam G dWbar
 
-lam = 1 is Anderson's reverse SDE, lam = 0 the probability flow. As an option the rate is a line in
-t, from ``lam`` at the grid's first time to ``lam_end`` at its last; ``with_rate`` makes a sampler
-of any function of t. In u = -t, with h = t - s > 0, b = lam G and a the negative of the drift
-above, every method is a row of stages
+lam = 1 is Anderson's reverse SDE, lam = 0 the probability flow. As an option the rate is a number
+or knots of a function of t (labcore_samplers.rates); ``with_rate`` makes a sampler of any function
+of t. In u = -t, with h = t - s > 0, b = lam G and a the negative of the drift above, every method
+is a row of stages
 
     H_i = x_t + h sum_j A_ij a(t - c_i h, H_j) + noise,    x_s = x_t + h sum_i alpha_i a_i + noise
 
 whose noise is made of b at two times, the increment and the space-time area of one path.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import pairwise
-from typing import Annotated, Any
+from operator import add
+from typing import Any
 
 import torch
-from annotated_types import Ge
 from torch import Tensor
 
 import labcore
-from labcore import Entry, Noise, Process, Scalar, Score
+from labcore import Entry, LinOp, Noise, Process, Scalar, Score
 from labcore_samplers.affine import affine_steps
+from labcore_samplers.rates import Rate, RateOf, rate_of
+from labcore_samplers.runge_kutta import combine
 from labcore_samplers.slopes import slopes
 
-Rate = Callable[[Tensor], Tensor]
-NonNegative = Annotated[float, Ge(0)]
-Method = Callable[[Process, Score, Tensor, Tensor, Noise, Rate], Iterator[Tensor]]
-
-
-def line(ts: Tensor, lam: float, lam_end: float | None) -> Rate:
-    """The rate lam at ts[0], lam_end (by default lam) at ts[-1], linear in between."""
-    end = lam if lam_end is None else lam_end
-    return lambda t: end + (lam - end) * (t - ts[-1]) / (ts[0] - ts[-1])
+Method = Callable[[Process, Score, Tensor, Tensor, Noise, RateOf], Iterator[Tensor]]
 
 
 def euler_steps(
-    process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise, rate: Rate
+    process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise, rate: RateOf
 ) -> Iterator[Tensor]:
     """Euler-Maruyama."""
     t, h, lam = ts[:-1], ts.diff(), rate(ts[:-1])
@@ -48,7 +44,7 @@ def euler_steps(
 
 
 def heun_steps(
-    process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise, rate: Rate
+    process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise, rate: RateOf
 ) -> Iterator[Tensor]:
     """x' = x + h a(t, x) + sqrt(h) b_t z, x_s = x + h/2 [a(t, x) + a(s, x')] + sqrt(h) b z.
 
@@ -68,48 +64,89 @@ def heun_steps(
         yield x
 
 
-SRA: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
-    "sra1": ((1, 0), (1, 0), (-1, 1)),
-    "sra2": ((1 / 3, 1), (0, 1), (3 / 2, -3 / 2)),
+Row = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Sra:
+    """A method of Roessler's for additive noise: A0 and B0 by strictly lower rows."""
+
+    alpha: Row
+    beta1: Row
+    beta2: Row
+    c0: Row
+    c1: Row
+    A0: tuple[Row, ...]
+    B0: tuple[Row, ...]
+    order: float = 2
+
+
+SRA1 = Sra(
+    alpha=(1 / 3, 2 / 3),
+    beta1=(1, 0),
+    beta2=(-1, 1),
+    c0=(0, 3 / 4),
+    c1=(1, 0),
+    A0=((), (3 / 4,)),
+    B0=((), (3 / 2,)),
+)
+SRA = {
+    "sra1": SRA1,
+    "sra2": replace(SRA1, beta1=(0, 1), beta2=(3 / 2, -3 / 2), c1=(1 / 3, 1)),
+    "sra3": Sra(
+        alpha=(1 / 6, 1 / 6, 2 / 3),
+        beta1=(1, 0, 0),
+        beta2=(-1, 1, 0),
+        c0=(0, 1, 1 / 2),
+        c1=(1, 0, 0),
+        A0=((), (1,), (1 / 4, 1 / 4)),
+        B0=((), (), (1, 1 / 2)),
+    ),
 }
-"""c1, beta1 and beta2; both have alpha = (1/3, 2/3), c0 = (0, 3/4), A0 = 3/4 and B0 = 3/2."""
 
 
 def sra_steps(name: str) -> Method:
-    """Roessler's methods of two stages, with W the increment and I = int W du of the path.
+    """Roessler's methods, with W the increment and I = int W du of the path.
 
-    H = x + 3/4 h a(t, x) + 3/2 b_1 I/h,   b_i = b(t - c1_i h)
-    x_s = x + h/3 [a(t, x) + 2 a(t - 3/4 h, H)] + sum_i b_i (beta1_i W + beta2_i I/h)
+    H_i = x + h sum_j A0_ij a(t - c0_j h, H_j) + sum_j B0_ij b_j I/h,   b_j = b(t - c1_j h)
+    x_s = x + h sum_i alpha_i a(t - c0_i h, H_i) + sum_j b_j (beta1_j W + beta2_j I/h)
     """
-    c1, beta1, beta2 = SRA[name]
+    table = SRA[name]
 
     def steps(
-        process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise, rate: Rate
+        process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise, rate: RateOf
     ) -> Iterator[Tensor]:
         t, h = ts[:-1], -ts.diff()
-        inner = t - 0.75 * h
-        first = slopes(process, t, x, (1 + rate(t) ** 2) / 2)
-        second = slopes(process, inner, x, (1 + rate(inner) ** 2) / 2)
-        at = [torch.maximum(t - c * h, ts[1:]) for c in c1]
-        b1, b2 = [process.G(u) * (rate(u) * h.sqrt()) for u in at]
+
+        def at(c: float) -> Tensor:
+            return torch.maximum(t - c * h, ts[1:])
+
+        fields = [slopes(process, u, x, (1 + rate(u) ** 2) / 2) for u in map(at, table.c0)]
         # W = sqrt(h) z and I/h = sqrt(h) (z/2 + k/sqrt(12)), so that z and k are weighed.
-        on_W, on_I = b1 * beta1[0] + b2 * beta1[1], b1 * beta2[0] + b2 * beta2[1]
-        parts = (1.5 * b1, on_W, on_I)
-        plan = zip(h.tolist(), first, second, *(p.per_step(x) for p in parts), strict=True)
-        for (t, s), (dt, a1, a2, inside, by_W, by_I) in zip(pairwise(ts), plan, strict=True):
-            z, k = noise.levy(t, s)
-            area = z / 2 + k / 12**0.5
-            a = a1(score, x)
-            H = inside.accumulate(torch.sub(x, a, alpha=0.75 * dt), area)
-            x = torch.sub(x, a, alpha=dt / 3).sub_(a2(score, H), alpha=2 * dt / 3)
-            x = by_I.accumulate(by_W.accumulate(x, z), area)
+        b = [process.G(u) * (rate(u) * h.sqrt()) for u in map(at, table.c1)]
+        rows = (*table.B0, table.beta1, table.beta2)
+        *inside, by_W, by_I = (weighed(row, b, x) for row in rows)
+        for i, (t_, s_) in enumerate(pairwise(ts)):
+            (z, k), dt = noise.levy(t_, s_), -float(h[i])
+            area, slopes_ = z / 2 + k / 12**0.5, list[Tensor]()
+            for field, row, kick in zip(fields, table.A0, inside, strict=True):
+                H = combine(x, dt, row, slopes_)
+                slopes_.append(field[i](score, kick[i].accumulate(H, area) if kick else H))
+            x = combine(x, dt, table.alpha, slopes_)
+            x = by_I[i].accumulate(by_W[i].accumulate(x, z), area)
             yield x
 
     return steps
 
 
+def weighed(row: Row, b: Sequence[LinOp], x: Tensor) -> list[Any]:
+    """sum_j row_j b_j for every step, cast to the state; nothing where the row is zero."""
+    terms = [op * w for w, op in zip(row, b, strict=False) if w]
+    return reduce(add, terms).per_step(x) if terms else []
+
+
 def entry(steps: Method, doc: str, **traits: Any) -> Entry:
-    """The sampler of one method, its rate a line in t."""
+    """The sampler of one method, its rate an option."""
 
     def integrate(
         process: Process,
@@ -118,17 +155,16 @@ def entry(steps: Method, doc: str, **traits: Any) -> Entry:
         ts: Tensor,
         noise: Noise,
         *,
-        lam: NonNegative = 1.0,
-        lam_end: NonNegative | None = None,
+        lam: Rate = 1.0,
     ) -> Iterator[Tensor]:
-        return steps(process, score, x, ts, noise, line(ts, lam, lam_end))
+        return steps(process, score, x, ts, noise, rate_of(lam))
 
     integrate.__doc__ = doc
     made: Entry = labcore.sampler(stochastic=True, **traits)(integrate)
     return made
 
 
-def with_rate(steps: Method, rate: Rate, **traits: Any) -> Entry:
+def with_rate(steps: Method, rate: RateOf, **traits: Any) -> Entry:
     """A sampler by ``steps`` with lam(t) a function of times (n,), in an own plugin.
 
     with_rate(euler_steps, lambda t: t.sqrt(), name="mine", order=1, evals=1)
@@ -146,7 +182,7 @@ def with_rate(steps: Method, rate: Rate, **traits: Any) -> Entry:
 ROESSLER = "Roessler (2010) SIAM J. Numer. Anal. 48(3), section 6.2"
 reverse_sde = entry(
     euler_steps,
-    "Euler-Maruyama on the reverse SDE whose rate is a line in t.",
+    "Euler-Maruyama on the reverse SDE with any rate: a number, or knots [[t, lam], ..].",
     name="reverse_sde",
     order=1,
     strong=1,
@@ -162,15 +198,16 @@ stochastic_heun = entry(
     evals=2,
     cite="Kloeden, Platen (1992), section 15.1, eq. 1.3 with additive noise",
 )
-sra1, sra2 = [
+sra1, sra2, sra3 = [
     entry(
         sra_steps(name),
-        f"{name.upper()} on the reverse SDE: order 2 in law, 1.5 on a path, by space-time areas.",
+        f"{name.upper()} on the reverse SDE: order {table.order:g} in law, 1.5 on a path, by "
+        "space-time areas.",
         name=name,
-        order=2,
+        order=table.order,
         strong=1.5,
-        evals=2,
+        evals=len(table.alpha),
         cite=f"{ROESSLER}, {name.upper()}",
     )
-    for name in SRA
+    for name, table in SRA.items()
 ]
