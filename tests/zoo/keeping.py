@@ -1,0 +1,55 @@
+"""What a zoo is made of: a fault, its correct twin, the check that must catch it, and where."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import labcore
+from labcore import Entry
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """A faulty sampler beside its correct twin.
+
+    ``caught_by`` is the check of the battery that must fail for the fault (others may), ``on`` the
+    processes that show it (names of zoo.worlds), the first the one of the quick tests. The fault
+    declares what its twin does, but for what it lies about.
+    """
+
+    fault: Entry
+    twin: Entry
+    caught_by: str
+    on: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.fault.name
+
+
+ZOO: dict[str, Specimen] = {}
+TWINS: dict[str, Entry] = {}
+
+
+def twin(**traits: Any) -> Callable[[Any], Entry]:
+    """A correct sampler with what it declares."""
+
+    def keep(fn: Any) -> Entry:
+        made: Entry = labcore.sampler(**traits)(fn)
+        TWINS[made.name] = made
+        return made
+
+    return keep
+
+
+def fault(caught_by: str, of: Entry, *on: str, **lies: Any) -> Callable[[Any], Entry]:
+    """A faulty form of ``of``, on the processes named (by default on VP alone)."""
+
+    def keep(fn: Any) -> Entry:
+        made: Entry = labcore.sampler(**{**of.traits, **lies})(fn)
+        if made.name in ZOO:
+            raise ValueError(f"two faults are named {made.name}")
+        ZOO[made.name] = Specimen(made, of, caught_by, on or ("vp",))
+        return made
+
+    return keep
