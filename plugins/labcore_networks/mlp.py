@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 import labcore
-from labcore_networks.features import Fourier
+from labcore_networks.pieces import Fourier, zeroed
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -23,9 +23,7 @@ class Block(torch.nn.Module):
         self.rise = torch.nn.Linear(width, width)
         self.norm = torch.nn.LayerNorm(width, elementwise_affine=False)
         self.level = torch.nn.Linear(embedded, 2 * width)
-        self.fall = torch.nn.Linear(width, width)
-        torch.nn.init.zeros_(self.fall.weight)
-        torch.nn.init.zeros_(self.fall.bias)
+        self.fall = zeroed(torch.nn.Linear(width, width))
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         scale, shift = self.level(e).chunk(2, -1)
