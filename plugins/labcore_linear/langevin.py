@@ -15,6 +15,8 @@ Every entry keeps its relative precision as y -> 0, where q_xx ~ 4 y^3/3 and det
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,6 +29,45 @@ from labcore_linear.checks import positive, span
 def blocks(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> labcore.Mat:
     """[[a, b], [c, d]] for entries () or (n,): a Mat of (1, 2, 2) or (n, 2, 2)."""
     return labcore.Mat(torch.stack([a, b, c, d], -1).reshape(-1, 2, 2))
+
+
+@dataclass(frozen=True)
+class Critical:
+    """The operators of the module's formulas, for beta(t), B(t,s) and the mass M."""
+
+    beta: Callable[[Tensor], Tensor]
+    B: Callable[[Tensor, Tensor], Tensor]
+    M: float
+
+    @property
+    def w(self) -> float:
+        return 1 / math.sqrt(self.M)
+
+    @property
+    def Gamma(self) -> float:
+        return 2 * math.sqrt(self.M)
+
+    def A(self, t: Tensor) -> labcore.LinOp:
+        b = self.beta(t)
+        return blocks(torch.zeros_like(b), b / self.M, -b, -b * self.Gamma / self.M)
+
+    def G(self, t: Tensor) -> labcore.LinOp:
+        rate = (2 * self.Gamma * self.beta(t)).sqrt()
+        zero = torch.zeros_like(rate)
+        return blocks(zero, zero, zero, rate)
+
+    def Phi(self, t: Tensor, s: Tensor) -> labcore.LinOp:
+        y = self.w * self.B(t, s)
+        decay = torch.exp(-y)
+        return blocks(decay * (1 + y), decay * self.w * y, -decay * y / self.w, decay * (1 - y))
+
+    def Q(self, t: Tensor, s: Tensor) -> labcore.LinOp:
+        y = self.w * self.B(t, s)
+        decay = torch.exp(-2 * y)
+        xx = torch.special.gammainc(torch.full_like(y, 3.0), 2 * y)
+        xv = 2 * y.square() * decay / self.w
+        vv = (2 * y * (1 - y) * decay - torch.expm1(-2 * y)) / self.w**2
+        return blocks(xx, xv, xv, vv)
 
 
 @labcore.process(cite="Dockhorn, Vahdat & Kreis (2022) arXiv:2112.07068", gives=("channel",))
@@ -46,44 +87,20 @@ def cld(
     """
     span("cld", T, t_eps)
     positive("cld", M=M, gamma=gamma)
-    beta, B = linear_beta("cld", b0, b1, T)
-    w, Gamma = 1 / math.sqrt(M), 2 * math.sqrt(M)
-
-    def A(t: Tensor) -> labcore.LinOp:
-        b = beta(t)
-        return blocks(torch.zeros_like(b), b / M, -b, -b * Gamma / M)
-
-    def G(t: Tensor) -> labcore.LinOp:
-        rate = (2 * Gamma * beta(t)).sqrt()
-        zero = torch.zeros_like(rate)
-        return blocks(zero, zero, zero, rate)
-
-    def Phi(t: Tensor, s: Tensor) -> labcore.LinOp:
-        y = w * B(t, s)
-        decay = torch.exp(-y)
-        return blocks(decay * (1 + y), decay * w * y, -decay * y / w, decay * (1 - y))
-
-    def Q(t: Tensor, s: Tensor) -> labcore.LinOp:
-        y = w * B(t, s)
-        decay = torch.exp(-2 * y)
-        xx = torch.special.gammainc(torch.full_like(y, 3.0), 2 * y)
-        xv = 2 * y.square() * decay / w
-        vv = (2 * y * (1 - y) * decay - torch.expm1(-2 * y)) / w**2
-        return blocks(xx, xv, xv, vv)
-
+    of = Critical(*linear_beta("cld", b0, b1, T), M)
     start = labcore.Mat(torch.tensor([[[0.0, 0.0], [0.0, gamma * M]]], dtype=torch.float64))
 
     def Sigma(t: Tensor) -> labcore.LinOp:
         zero = torch.zeros_like(t)
-        carry = Phi(t, zero)
-        return Q(t, zero) + carry @ start @ carry.T
+        carry = of.Phi(t, zero)
+        return of.Q(t, zero) + carry @ start @ carry.T
 
     return labcore.Process(
-        A=A,
-        G=G,
-        Phi=Phi,
+        A=of.A,
+        G=of.G,
+        Phi=of.Phi,
         Sigma=Sigma,
-        closed_Q=Q,
+        closed_Q=of.Q,
         T=T,
         t_eps=t_eps,
         structure="channel",

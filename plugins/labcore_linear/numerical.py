@@ -13,6 +13,9 @@ read off the panel's polynomials, but in the first panel, where it goes to 0, of
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import torch
 from numpy.polynomial import legendre
 from torch import Tensor
@@ -49,49 +52,70 @@ def numerical_process(
         return g @ g.mT
 
     grid = panels(A, GG, T, name)
-    jump, between = _tables(grid, G, name)
-    at_ends = between[:, 0]
-    if Sigma0 is not None:
-        at_ends = at_ends + jump[:, 0] @ Sigma0.double() @ jump[:, 0].mT
-
-    def flow(t: Tensor, s: Tensor) -> Tensor:
-        j, i = grid.of(t), grid.of(s)
-        return torch.linalg.solve(grid.local(s, i), grid.local(t, j) @ jump[j, i], left=False)
-
-    def Phi(t: Tensor, s: Tensor) -> labcore.LinOp:
-        return labcore.Mat(flow(*_flat(t, s)))
-
-    def Q(t: Tensor, s: Tensor) -> labcore.LinOp:
-        t, s = _flat(t, s)
-        j, i = grid.of(t), grid.of(s)
-        end = torch.where(i == j, t, grid.ends[i + 1])
-        cov = _within(grid, G, end, s, i)
-        k = (j > i).nonzero().squeeze(1)
-        leave, cross, b = flow(t[k], end[k]), grid.local(t[k], j[k]), grid.ends[j[k]]
-        cov[k] = leave @ cov[k] @ leave.mT + cross @ between[j[k], i[k] + 1] @ cross.mT
-        cov[k] += _within(grid, G, t[k], b, j[k])
-        return labcore.Mat(cov)
-
-    def Sigma(t: Tensor) -> labcore.LinOp:
-        t = t.reshape(-1)
-        j = grid.of(t)
-        cross, inner, k = grid.local(t, j), at_ends[j], (j == 0).nonzero().squeeze(1)
-        inner = inner + torch.where((j > 0)[:, None, None], grid.added(t, j), 0.0)
-        cov = cross @ inner @ cross.mT
-        cov[k] += _within(grid, G, t[k], torch.zeros_like(t[k]), j[k])
-        return labcore.Mat(cov)
-
+    of = Tabulated(grid, G, *_tables(grid, G, name), Sigma0)
     return labcore.Process(
         A=lambda t: labcore.Mat(A(t.reshape(-1))),
         G=lambda t: labcore.Mat(G(t.reshape(-1))),
-        Phi=Phi,
-        Sigma=Sigma,
-        closed_Q=Q,
+        Phi=of.Phi,
+        Sigma=of.Sigma,
+        closed_Q=of.Q,
         T=T,
         t_eps=t_eps,
         structure="dense",
         event_shape=(grid.d,),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Tabulated:
+    """The operators of the module's formulas, from Phi(b,a) and Sigma(b|e) for all pairs of ends.
+
+    jump[j,i] and between[j,i], (J, J, d, d), belong to the left ends of the panels j and i.
+    """
+
+    grid: Panels
+    G: MatrixFn
+    jump: Tensor
+    between: Tensor
+    Sigma0: Tensor | None
+
+    @cached_property
+    def at_ends(self) -> Tensor:
+        """Sigma at the left ends, (J, d, d)."""
+        if self.Sigma0 is None:
+            return self.between[:, 0]
+        jump = self.jump[:, 0]
+        return self.between[:, 0] + jump @ self.Sigma0.double() @ jump.mT
+
+    def flow(self, t: Tensor, s: Tensor) -> Tensor:
+        """Phi(t,s), (n, d, d), for times (n,)."""
+        j, i = self.grid.of(t), self.grid.of(s)
+        across = self.grid.local(t, j) @ self.jump[j, i]
+        return torch.linalg.solve(self.grid.local(s, i), across, left=False)
+
+    def Phi(self, t: Tensor, s: Tensor) -> labcore.LinOp:
+        return labcore.Mat(self.flow(*_flat(t, s)))
+
+    def Q(self, t: Tensor, s: Tensor) -> labcore.LinOp:
+        t, s = _flat(t, s)
+        grid, G = self.grid, self.G
+        j, i = grid.of(t), grid.of(s)
+        end = torch.where(i == j, t, grid.ends[i + 1])
+        cov = _within(grid, G, end, s, i)
+        k = (j > i).nonzero().squeeze(1)
+        leave, cross = self.flow(t[k], end[k]), grid.local(t[k], j[k])
+        cov[k] = leave @ cov[k] @ leave.mT + cross @ self.between[j[k], i[k] + 1] @ cross.mT
+        cov[k] += _within(grid, G, t[k], grid.ends[j[k]], j[k])
+        return labcore.Mat(cov)
+
+    def Sigma(self, t: Tensor) -> labcore.LinOp:
+        t = t.reshape(-1)
+        grid, j = self.grid, self.grid.of(t)
+        cross, inner, k = grid.local(t, j), self.at_ends[j], (j == 0).nonzero().squeeze(1)
+        inner = inner + torch.where((j > 0)[:, None, None], grid.added(t, j), 0.0)
+        cov = cross @ inner @ cross.mT
+        cov[k] += _within(grid, self.G, t[k], torch.zeros_like(t[k]), j[k])
+        return labcore.Mat(cov)
 
 
 def _flat(t: Tensor, s: Tensor) -> list[Tensor]:

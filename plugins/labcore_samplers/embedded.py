@@ -10,7 +10,7 @@ the last one meets; the grid only says where x is given, in between by the cubic
 and slopes at both ends of a step. No score is asked outside the grid.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Annotated
@@ -54,7 +54,6 @@ class Tally:
 
     accepted: int = 0
     rejected: int = 0
-    evals: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,62 +77,91 @@ class Step:
         return out.add_(self.v_t, alpha=h * p * q * q).sub_(self.v_s, alpha=h * q * p * p)
 
 
-def controlled(
-    pair: Tableau,
-    process: Process,
-    score: Score,
-    x: Tensor,
-    t: float,
-    end: float,
-    tolerance: tuple[float, float],
-    most: int,
-    tally: Tally,
-) -> Generator[Step]:
-    """The accepted steps from t down to end, at most ``most`` evaluations."""
-    flow, (rtol, atol) = velocity(process, score), tolerance
-    gap = [b - low for b, low in zip(pair.b, pair.lower, strict=True)]
+Field = Callable[[float, Tensor], Tensor]
+"""(t, x) -> the slope of the probability flow."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """How steps of a pair follow a tolerance."""
+
+    pair: Tableau
+    rtol: float
+    atol: float
+
+    def error(self, step: Step, ks: Sequence[Tensor]) -> float:
+        """err of the module's formula, by the difference of the pair's two results."""
+        gap = [b - low for b, low in zip(self.pair.b, self.pair.lower, strict=True)]
+        scale = torch.maximum(step.x_t.abs(), step.x_s.abs()).mul_(self.rtol).add_(self.atol)
+        miss = combine(torch.zeros_like(step.x_t), step.s - step.t, gap, ks)
+        error = max(float((miss / scale).square().mean().sqrt()), 1e-10)
+        if not isfinite(error):
+            raise SamplerError(
+                f"adaptive: NaN or Inf in the step from t={step.t:.4g}; check the score there"
+            )
+        return error
+
+    def after(self, error: float, before: float) -> float:
+        """What an accepted step's length is multiplied by."""
+        q = self.pair.order
+        return min(5.0, max(0.2, 0.9 * error ** (-0.7 / q) * before ** (0.4 / q)))
+
+    def again(self, h: float, error: float, t: float) -> float:
+        """The length with which a refused step is tried again."""
+        h *= max(0.2, 0.9 * error ** (-1 / self.pair.order))
+        if t + h == t:
+            raise SamplerError(
+                f"adaptive: at t={t:.4g} the tolerance asks for steps below rounding; loosen "
+                f"rtol={self.rtol:g} and atol={self.atol:g}"
+            )
+        return h
+
+
+def metered(flow: Callable[[Tensor, Tensor], Tensor], most: int) -> Field:
+    """The flow, for at most ``most`` evaluations."""
+    calls = iter(range(most))
 
     def v(u: float, y: Tensor) -> Tensor:
-        tally.evals += 1
-        if tally.evals > most:
+        if next(calls, None) is None:
             raise SamplerError(
                 f"adaptive: all {most} score evaluations are used up at t={u:.4g}; loosen rtol "
                 "and atol, raise max_nfe, or use fixed steps"
             )
         return flow(torch.tensor(u, dtype=torch.float64), y)
 
+    return v
+
+
+def stepped(
+    pair: Tableau, v: Field, x: Tensor, k0: Tensor, t: float, s: float
+) -> tuple[Step, list[Tensor]]:
+    """The step from t to s, whose first slope is known, and its slopes."""
+    h, ks, y = s - t, [k0], x
+    for c, row in zip(pair.c[1:], pair.a[1:], strict=True):
+        y = combine(x, h, row, ks)
+        ks.append(v(s if c == 1 else max(t + c * h, s), y))
+    # The last row of a is b: y is x_s, and ks[-1] its slope.
+    return Step(t, s, x, y, k0, ks[-1]), ks
+
+
+def controlled(
+    control: Control, v: Field, x: Tensor, t: float, end: float, tally: Tally
+) -> Generator[Step]:
+    """The accepted steps from t down to end."""
     k0, before = v(t, x), 1.0
     h = -min(t - end, 0.01 * float((x.norm() / k0.norm().clamp_min(1e-30)).clamp_min(1e-6)))
     while t > end:
         s = end if t + 1.01 * h <= end else t + h
-        h, ks = s - t, [k0]
-        for c, row in zip(pair.c[1:], pair.a[1:], strict=True):
-            y = combine(x, h, row, ks)
-            ks.append(v(s if c == 1 else max(t + c * h, s), y))
-        # The last row of a is b: y is x_s, and ks[-1] its slope.
-        scale = torch.maximum(x.abs(), y.abs()).mul_(rtol).add_(atol)
-        miss = combine(torch.zeros_like(x), h, gap, ks)
-        error = max(float((miss / scale).square().mean().sqrt()), 1e-10)
-        if not isfinite(error):
-            raise SamplerError(
-                f"adaptive: NaN or Inf in the step from t={t:.4g}; check the score there"
-            )
+        step, ks = stepped(control.pair, v, x, k0, t, s)
+        h, error = s - t, control.error(step, ks)
         if error <= 1:
-            yield Step(t, s, x, y, k0, ks[-1])
+            yield step
             tally.accepted += 1
-            t, x, k0 = s, y, ks[-1]
-            h *= min(
-                5.0, max(0.2, 0.9 * error ** (-0.7 / pair.order) * before ** (0.4 / pair.order))
-            )
-            before = error
+            t, x, k0 = s, step.x_s, step.v_s
+            h, before = h * control.after(error, before), error
         else:
             tally.rejected += 1
-            h *= max(0.2, 0.9 * error ** (-1 / pair.order))
-            if t + h == t:
-                raise SamplerError(
-                    f"adaptive: at t={t:.4g} the tolerance asks for steps below rounding; loosen "
-                    f"rtol={rtol:g} and atol={atol:g}"
-                )
+            h = control.again(h, error, t)
 
 
 def entry(name: str, pair: Tableau, cite: str, doc: str) -> Entry:
@@ -151,9 +179,8 @@ def entry(name: str, pair: Tableau, cite: str, doc: str) -> Entry:
         max_nfe: Annotated[int, Gt(0)] = 10_000,
     ) -> Generator[Tensor, None, dict[str, float]]:
         times, tally = ts.tolist(), Tally()
-        steps = controlled(
-            pair, process, score, x, times[0], times[-1], (rtol, atol), max_nfe, tally
-        )
+        v = metered(velocity(process, score), max_nfe)
+        steps = controlled(Control(pair, rtol, atol), v, x, times[0], times[-1], tally)
         step = next(steps)
         for u in times[1:]:
             while step.s > u:

@@ -41,76 +41,42 @@ class Method:
 
 
 METHODS = {
-    "euler": Method(
-        methods.Euler,
-        order=1,
-        strong=1,
-        evals=1,
-        cite=f"{KLOEDEN}, 10.2",
-        doc="Euler-Maruyama.",
-    ),
+    "euler": Method(methods.Euler, 1, 1, 1, f"{KLOEDEN}, 10.2", "Euler-Maruyama."),
     "milstein": Method(
-        methods.MilsteinIto,
-        order=1,
-        strong=1,
-        evals=1,
-        cite=f"{KLOEDEN}, 10.3",
-        doc="Milstein's method, which is Euler-Maruyama where the noise is additive.",
+        *(methods.MilsteinIto, 1, 1, 1, f"{KLOEDEN}, 10.3"),
+        "Milstein's method, which is Euler-Maruyama where the noise is additive.",
     ),
     "euler_heun": Method(
-        methods.EulerHeun,
-        order=1,
-        strong=1,
-        evals=1,
-        cite=f"{KLOEDEN}, 4.9",
-        doc="Euler's drift, with G averaged over the two ends of the step.",
+        *(methods.EulerHeun, 1, 1, 1, f"{KLOEDEN}, 4.9"),
+        "Euler's drift, with G averaged over the two ends of the step.",
     ),
     "heun": Method(
-        methods.Heun,
-        order=2,
-        strong=1,
-        evals=2,
-        cite="Burrage, Burrage, Tian (2004) Proc. R. Soc. A 460",
-        doc="Stratonovich Heun: the trapezoidal rule with an Euler-Maruyama predictor.",
+        *(methods.Heun, 2, 1, 2, "Burrage, Burrage, Tian (2004) Proc. R. Soc. A 460"),
+        "Stratonovich Heun: the trapezoidal rule with an Euler-Maruyama predictor.",
     ),
     "midpoint": Method(
-        methods.Midpoint,
-        order=2,
-        strong=1,
-        evals=2,
+        *(methods.Midpoint, 2, 1, 2, f"{KLOEDEN}, 4.9"),
+        "Stratonovich midpoint rule with half an Euler-Maruyama step as predictor.",
         stages=(0.5,),
-        cite=f"{KLOEDEN}, 4.9",
-        doc="Stratonovich midpoint rule with half an Euler-Maruyama step as predictor.",
     ),
     "log_ode": Method(
-        methods.LogODEMidpoint,
-        order=2,
-        strong=1,
-        evals=2,
+        *(methods.LogODEMidpoint, 2, 1, 2, "Foster, Lyons, Oberhauser (2020) arXiv:1904.06998"),
+        "Log-ODE method, which is the midpoint rule where the noise is additive.",
         stages=(0.5,),
-        cite="Foster, Lyons, Oberhauser (2020) arXiv:1904.06998",
-        doc="Log-ODE method, which is the midpoint rule where the noise is additive.",
     ),
     "reversible_heun": Method(
-        methods.ReversibleHeun,
-        order=2,
-        strong=1,
-        evals=1,
+        *(methods.ReversibleHeun, 2, 1, 1, "Kidger et al. (2021) arXiv:2105.13493"),
+        "Algebraically reversible Heun, one evaluation a step. It is stable on a segment of the "
+        "imaginary axis only: errors grow where the reverse SDE contracts, as it mostly does.",
         extra=1,
-        cite="Kidger et al. (2021) arXiv:2105.13493",
-        doc="Algebraically reversible Heun, one evaluation a step. It is stable on a segment of "
-        "the imaginary axis only: errors grow where the reverse SDE contracts, as it mostly does.",
     ),
     "srk": Method(
-        methods.SRK,
-        order=2,
-        strong=1.5,
-        evals=2,
+        *(methods.SRK, 2, 1.5, 2, "Roessler (2010) SIAM J. Numer. Anal. 48, SRA1"),
+        "Stochastic Runge-Kutta for additive noise, with the space-time area of the path.",
         stages=(0.75, 1.0),
-        cite="Roessler (2010) SIAM J. Numer. Anal. 48, SRA1",
-        doc="Stochastic Runge-Kutta for additive noise, with the space-time area of the path.",
     ),
 }
+"""solver, order, strong, evals, cite and doc of each, and what only some have."""
 
 
 def solver(method: Method, sde: Reverse, noise: Noise) -> Any:
