@@ -28,7 +28,7 @@ class Model:
     at unit variance (see labcore.parameterisations), and the noise level c = -log_snr(t)/8
     (EDM's ln(sigma)/4; Karras et al. 2022) or, with time="t", t itself, of the shape of t.
     For the reading "energy" the network returns one number a sample, (B,), and
-    E(x,t) = net / sigma_bar with sigma_bar^D = det L, so that s = -grad_x E is of a score's size.
+    E(x,t) = net / sigma_max with sigma_max^2 = max_i Sigma_ii: s = -grad_x E has a score's size.
     ``kernel`` gives Phi and L for times that differ by sample; ``data_std`` is the data's.
     """
 
@@ -49,17 +49,20 @@ class Model:
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """grad log p_t(x), in the shape and dtype of x."""
+        at, level = self.at(t)
         if self.reading == "energy":
-            return -self._gradient(x, t, create_graph=False).to(x)
-        at, _ = self.at(t)
-        return -(at.L_inv.T @ self.eps(x, t)).to(x)
+            return -self._gradient(x, at, level, create_graph=False).to(x)
+        return -(at.L_inv.T @ self.eps_at(x, at, level)).to(x)
 
     def eps(self, x: Tensor, t: Tensor, *, create_graph: bool = True) -> Tensor:
         """eps = -L^T s in the network's dtype: what denoising objectives compare with z."""
-        at, level = self.at(t)
+        return self.eps_at(x, *self.at(t), create_graph=create_graph)
+
+    def eps_at(self, x: Tensor, at: At, level: Tensor, *, create_graph: bool = True) -> Tensor:
+        """The same at operators that are known already: those of ``at(t)``."""
         y = x.to(self.dtype)
         if self.reading == "energy":
-            return at.L.T @ self._gradient(y, t, create_graph)
+            return at.L.T @ self._gradient(y, at, level, create_graph)
         F = self.net(at.whiten @ y, level)
         return PARAMETERISATIONS[self.reading].eps(F, y, at)
 
@@ -70,9 +73,11 @@ class Model:
                 f"model: reading '{self.reading}' has no energy; train a network with "
                 "reading='energy'"
             )
-        at, level = self.at(t)
+        return self._energy(x, *self.at(t))
+
+    def _energy(self, x: Tensor, at: At, level: Tensor) -> Tensor:
         E = self.net(at.whiten @ x.to(self.dtype), level)
-        return E / self._size(at, x)
+        return E / at.size
 
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
         """-E(x, t): log p_t(x) up to a constant of t, (B,)."""
@@ -85,11 +90,12 @@ class Model:
         return self._made(t)
 
     def _made(self, t: Tensor) -> tuple[At, Tensor]:
-        t = as_time(t)
-        Phi, L = (self.kernel if self.kernel and t.ndim else exact_kernel(self.process))(t)
-        at = At(Phi, L, self._data, self.dtype)
-        level = t if self.time == "t" else -self.process.log_snr(t) / 8
-        return at, level.to(self.dtype)
+        with torch.inference_mode(False):  # what is kept here serves under any mode
+            t = as_time(t).clone()
+            Phi, L = (self.kernel if self.kernel and t.ndim else exact_kernel(self.process))(t)
+            at = At(Phi, L, self._data, self.dtype)
+            level = t if self.time == "t" else -self.process.log_snr(t) / 8
+            return at, level.to(self.dtype)
 
     @cached_property
     def _data(self) -> LinOp:
@@ -100,13 +106,12 @@ class Model:
         """Operators of one time for the whole batch, kept for the grid that is being walked."""
         return lru_cache(maxsize=4096)(lambda t: self._made(torch.tensor(t, dtype=torch.float64)))
 
-    def _size(self, at: At, x: Tensor) -> Tensor:
-        event = tuple(x.shape[1:])
-        return (at.L.logdet(event) / max(torch.Size(event).numel(), 1)).exp()
-
-    def _gradient(self, x: Tensor, t: Tensor, create_graph: bool) -> Tensor:
+    def _gradient(self, x: Tensor, at: At, level: Tensor, create_graph: bool) -> Tensor:
+        """grad_x E; a graph goes back to ``x`` where that asks for one."""
         with torch.inference_mode(False), torch.enable_grad():
-            y = x.detach().to(self.dtype).clone().requires_grad_(True)
-            E = self.energy(y, t.clone()).sum()
+            y = x
+            if not x.requires_grad:
+                y = x.detach().to(self.dtype).clone().requires_grad_(True)
+            E = self._energy(y, at, level).sum()
             (gradient,) = torch.autograd.grad(E, y, create_graph=create_graph)
         return gradient

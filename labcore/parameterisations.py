@@ -27,6 +27,9 @@ from torch import Tensor
 from labcore.linop import LinOp, Mat, Scalar
 from labcore.processes import Process
 
+MATRIX = 2
+"""The rank of an operator whose parameters end in two matrix axes."""
+
 
 @dataclass(frozen=True, eq=False)
 class At:
@@ -42,7 +45,8 @@ class At:
     dtype: torch.dtype = torch.float32
 
     def _cast(self, op: LinOp) -> LinOp:
-        cast: LinOp = op.map(lambda p: p.to(self.dtype))
+        with torch.inference_mode(False):  # kept for use under any mode
+            cast: LinOp = op.map(lambda p: (p.clone() if p.is_inference() else p).to(self.dtype))
         return cast
 
     @cached_property
@@ -94,6 +98,19 @@ class At:
         return self._cast((rest @ self.data @ rest.T + noise @ noise.T).chol)
 
     @cached_property
+    def deviation(self) -> LinOp:
+        """Cholesky factor of P."""
+        return self._cast(self._P.chol)
+
+    @cached_property
+    def size(self) -> Tensor:
+        """sigma_max, the largest deviation sqrt(Sigma_ii) among the coordinates, (b,)."""
+        rows = self.exact_L.param.abs()
+        if self.exact_L.rank == MATRIX:
+            rows = torch.linalg.vector_norm(rows, dim=-1)
+        return rows.reshape(len(rows), -1).amax(1).to(self.dtype)
+
+    @cached_property
     def whiten(self) -> LinOp:
         """R^-1 = diag(P)^-1/2."""
         return self._cast(_inverse_deviations(self._P))
@@ -113,9 +130,6 @@ def _inverse_deviations(P: LinOp) -> LinOp:
         return P.map(lambda variance: variance.rsqrt())
     return P.map(lambda M: torch.diag_embed(M.diagonal(dim1=-2, dim2=-1).rsqrt()))
 
-
-MATRIX = 2
-"""The rank of an operator whose parameters end in two matrix axes."""
 
 Reading = Callable[[Tensor, Tensor, At], Tensor]
 

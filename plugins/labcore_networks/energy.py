@@ -36,7 +36,7 @@ def energy(
 ) -> torch.nn.Module:
     """A scalar energy over ``backbone``, any registered network: "mlp(width=256)".
 
-    For reading="energy" (score trained_energy): s = -grad_x E / sigma_bar.
+    For reading="energy" (score trained_energy): s = -grad_x E, E = net / sigma_max.
     """
     registry = labcore.load_registry()
     named = labcore.read_use(backbone).resolve("network", registry)

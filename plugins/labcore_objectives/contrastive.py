@@ -1,0 +1,149 @@
+"""Energies learned by telling data from noise, or from the model's own samples.
+
+At every noise level p_t ~ exp(-E(x,t)); both look at x_t ~ p_t of the data:
+
+    nce   logistic regression of x_t against y ~ N(0, P(t)), with the log-odds
+          -E(x,t) - log Z(t) - log N(x; 0, P): log Z is learned beside E
+          (Gutmann & Hyvarinen 2010)
+    cd    E(x_t) - E(y), y from k Langevin steps on the model, started at x_t  (Hinton 2002), or at
+          chains kept from the step before: persistent  (Tieleman 2008)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor
+
+import labcore
+from labcore import At, Model, Process
+from labcore_objectives.denoising import perturbed
+from labcore_objectives.times import Times, interpolate, uniform
+
+Count = Annotated[int, Field(ge=1)]
+Size = Annotated[float, Field(gt=0)]
+
+
+def needs_energy(name: str, model: Model) -> None:
+    """InvalidOption for a network that is no energy."""
+    if model.reading != "energy":
+        raise labcore.InvalidOption(
+            f"objective '{name}': it trains energies, the reading is '{model.reading}'; use "
+            "reading='energy' with an energy network (score trained_energy)"
+        )
+
+
+class Contrast(torch.nn.Module):
+    """Noise-contrastive estimation, with log Z piecewise linear in log-SNR."""
+
+    nodes: Tensor
+
+    def __init__(self, process: Process, times: Times, knots: int) -> None:
+        super().__init__()
+        self.process, self.times = process, times
+        ends = torch.tensor([process.t_eps, process.T], dtype=torch.float64)
+        low, high = (-process.log_snr(ends)).tolist()
+        self.register_buffer("nodes", torch.linspace(low, high, knots, dtype=torch.float64))
+        self.log_Z = torch.nn.Parameter(torch.zeros(knots))
+
+    def forward(self, model: Model, x0: Tensor, generator: Generator) -> Tensor:
+        needs_energy("nce", model)
+        t, counts = self.times(len(x0), generator)
+        at, _ = model.at(t)
+        x, _ = perturbed(self.process, x0, at, generator)
+        z = torch.randn(x.shape, generator=generator).to(x)
+        y = at.deviation @ z
+        odds = self.log_odds(model, x, t), self.log_odds(model, y, t)
+        told = torch.nn.functional.softplus(-odds[0]) + torch.nn.functional.softplus(odds[1])
+        return counts.to(x) * told
+
+    def log_odds(self, model: Model, x: Tensor, t: Tensor) -> Tensor:
+        """log p_model(x, t) - log N(x; 0, P(t)), (B,)."""
+        at, _ = model.at(t)
+        event = tuple(x.shape[1:])
+        white = at.deviation.inv @ x
+        D = torch.Size(event).numel()
+        log_q = (
+            -white.square().flatten(1).sum(1) / 2
+            - at.deviation.logdet(event)
+            - D / 2 * math.log(2 * math.pi)
+        )
+        log_Z = interpolate(-self.process.log_snr(t).to(self.nodes), self.nodes, self.log_Z)
+        return -model.energy(x, t) - log_Z.to(x) - log_q
+
+
+@labcore.objective(cite="Gutmann & Hyvarinen (2010)")
+def nce(
+    process: Process, *, knots: Annotated[int, Field(ge=2)] = 16, stratified: bool = True
+) -> torch.nn.Module:
+    """Noise-contrastive estimation of an energy and its log Z against N(0, P(t)), at all t."""
+    return Contrast(process, uniform(process, stratified), knots)
+
+
+class Divergence(torch.nn.Module):
+    """CD-k; ``chains`` and their times are kept from step to step where it is persistent."""
+
+    def __init__(
+        self, process: Process, times: Times, k: int, step: float, persistent: bool, pull: float
+    ) -> None:
+        super().__init__()
+        self.times, self.k, self.step, self.pull = times, k, step, pull
+        self.persistent = persistent
+        self.chains: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, model: Model, x0: Tensor, generator: Generator) -> Tensor:
+        needs_energy("cd", model)
+        kept = self.chains if self.persistent and self.training else None
+        t, _ = self.times(len(x0), generator) if kept is None else (kept[1], None)
+        at, level = model.at(t)
+        x, _ = perturbed(model.process, x0, at, generator)
+        start = x if kept is None else kept[0].to(x).reshape(x.shape)
+        y = self.negatives(model, start, at, level, generator)
+        if self.persistent and self.training:
+            self.chains = y, t
+        above, below = model.energy(x, t), model.energy(y, t)
+        size = at.size
+        return size * (above - below) + self.pull * (size * above).square()
+
+    def negatives(
+        self, model: Model, x: Tensor, at: At, level: Tensor, generator: Generator
+    ) -> Tensor:
+        """k steps x - e^2/2 L eps + e L z of Langevin dynamics preconditioned by Sigma."""
+        y = x.detach()
+        for _ in range(self.k):
+            z = torch.randn(y.shape, generator=generator).to(y)
+            eps = model.eps_at(y, at, level, create_graph=False).detach()
+            y = y + at.L @ (self.step * z - self.step**2 / 2 * eps)
+        return y.detach()
+
+    def get_extra_state(self) -> Tensor:
+        """Chains and their times in one tensor, for checkpoints; empty where there are none."""
+        if self.chains is None:
+            return torch.empty(0)
+        y, t = self.chains
+        return torch.cat([t[:, None], y.flatten(1).double()], 1)
+
+    def set_extra_state(self, state: Any) -> None:
+        if state.numel():
+            self.chains = state[:, 1:].float(), state[:, 0]
+
+
+@labcore.objective(cite="Hinton (2002); Tieleman (2008)")
+def cd(
+    process: Process,
+    *,
+    k: Count = 5,
+    step: Size = 0.5,
+    persistent: bool = False,
+    pull: Annotated[float, Field(ge=0)] = 1e-3,
+    stratified: bool = True,
+) -> torch.nn.Module:
+    """Contrastive divergence with ``k`` Langevin steps of size ``step`` in units of L.
+
+    ``persistent`` goes on with the chains of the step before, whose times stay. ``pull`` keeps
+    the energy's free constant near zero.
+    """
+    return Divergence(process, uniform(process, stratified), k, step, persistent, pull)
