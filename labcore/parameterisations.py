@@ -108,7 +108,7 @@ class At:
         rows = self.exact_L.param.abs()
         if self.exact_L.rank == MATRIX:
             rows = torch.linalg.vector_norm(rows, dim=-1)
-        return rows.reshape(len(rows), -1).amax(1).to(self.dtype)
+        return rows.reshape(rows.shape[:1].numel(), -1).amax(1).to(self.dtype)
 
     @cached_property
     def whiten(self) -> LinOp:
