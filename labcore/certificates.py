@@ -146,7 +146,9 @@ def told(failed: Mapping[str, Sequence[str]], process: str) -> str:
     broken = [f"{', '.join(names)} on {where}" for where, names in failed.items() if names]
     if broken:
         return f"failed: {_some(broken)}"
-    return f"uncertified (certified on {_some(list(failed))})" if failed else "uncertified"
+    if failed:
+        return f"uncertified on {process}, certified on {_some(list(failed))}"
+    return "uncertified"
 
 
 def _some(names: Sequence[str]) -> str:

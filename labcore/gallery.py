@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from labcore import plots, seeds
 from labcore.errors import LabError
 from labcore.parts import Parts
+from labcore.plots.marks import states_of
 from labcore.run import sample
 from labcore.study import Cell, Use
 from labcore.targets import Target
@@ -95,8 +96,12 @@ def slug(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[:60] or "all"
 
 
-def sheets(cells: Sequence[Cell], parts: Parts) -> Iterator[tuple[str, Figure]]:
+def sheets(
+    cells: Sequence[Cell], parts: Parts, frame: pd.DataFrame | None = None
+) -> Iterator[tuple[str, Figure]]:
     """Samples a person can look at: each sampler at a few budgets, below exact draws.
+
+    With the study's rows samplers are marked by what these say of their certificates.
 
     One sheet a target and process; pictures where the target has an image shape, a scatter over
     the true density where it is in the plane, none otherwise.
@@ -116,7 +121,12 @@ def sheets(cells: Sequence[Cell], parts: Parts) -> Iterator[tuple[str, Figure]]:
             for cell in few:
                 alone = replace(cell, n=n, end="stop")
                 shown[str(cell.sampler), title] = sample([alone], parts).x
-        yield f"samples_{slug(str(target))}_{slug(str(process))}", _sheet(law, shown)
+        rows = None if frame is None else frame[frame["process"] == str(process)]
+        of = {} if rows is None else states_of(rows[rows["kind"] == "cell"])
+        states = {
+            name: text for name, text in of.items() if name in {str(c.sampler) for c in mine}
+        }
+        yield f"samples_{slug(str(target))}_{slug(str(process))}", _sheet(law, shown, states)
 
 
 def _budgets(cells: Sequence[Cell], parts: Parts) -> dict[str, list[Cell]]:
@@ -142,7 +152,7 @@ def cost_of(cell: Cell, parts: Parts) -> int:
     return int(cell.steps * evals + entry.traits.get("extra", 0))
 
 
-def _sheet(law: Target, shown: dict[tuple[str, str], Tensor]) -> Figure:
+def _sheet(law: Target, shown: dict[tuple[str, str], Tensor], states: Mapping[Any, str]) -> Figure:
     if law.image is not None:
-        return plots.sheet_images(shown, law.image[-2:], tiles=TILES)
-    return plots.sheet_2d(shown, law.log_prob)
+        return plots.sheet_images(shown, law.image[-2:], tiles=TILES, certificates=states)
+    return plots.sheet_2d(shown, law.log_prob, certificates=states)

@@ -60,8 +60,9 @@ def of_study(study: Study, where: str, folder: Path, filters: tuple[str, ...]) -
     from labcore.cli.results import read
     from labcore.parts import Parts
 
-    yield from gallery.draw(read(where, study.name), folder)
+    frame = read(where, study.name)
+    yield from gallery.draw(frame, folder)
     registry = study.registry()
     cells = lab.keep(study.cells(registry), filters)
-    for stem, figure in gallery.sheets(cells, Parts(registry)):
+    for stem, figure in gallery.sheets(cells, Parts(registry), frame):
         yield from plots.save(figure, folder / stem, FORMATS[:2])

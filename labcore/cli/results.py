@@ -146,12 +146,13 @@ def _print(metric: str, rows: pd.DataFrame) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from labcore.certificates import MARKS, state_of
     from labcore.plots import short_names
 
     shown = [c for c in AXES if c in rows and (rows[c].nunique() > 1 or c == "sampler")]
     table = Table(title=escape(metric), title_justify="left")
-    for column in (*shown, "mean", "± 95 %", "noise floor", "seeds"):
-        right = column not in ("target", "process", "score", "grid", "sampler")
+    for column in (*shown, "mean", "± 95 %", "noise floor", "seeds", "certificate"):
+        right = column not in ("target", "process", "score", "grid", "sampler", "certificate")
         table.add_column(column, justify="right" if right else "left", overflow="fold")
     rows = rows.sort_values(shown)
     short = rows.assign(
@@ -163,6 +164,7 @@ def _print(metric: str, rows: pd.DataFrame) -> None:
         failures = f" ({row['failures']} failed)" if row["failures"] else ""
         cells = [_cell(row[c]) for c in shown]
         cells += [_cell(row["mean"]), _cell(half), _cell(floor), f"{row['count']}{failures}"]
+        cells += [_cell(f"{MARKS[state_of(row['certificate'])]} {row['certificate']}".strip())]
         table.add_row(*map(escape, cells))
     console = Console()
     Console(width=console.width if console.is_terminal else PLAIN).print(table)

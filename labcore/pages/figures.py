@@ -11,7 +11,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from labcore.plots.files import content
+from labcore.plots.files import rendered
 from labcore.plots.panels import grid_of_axes, legend_below, title_axes
 from labcore.plots.style import GREY, Look, escape, looks, paper
 from labcore.text import reason_of
@@ -42,7 +42,7 @@ def draw(plot: Plot) -> Figure:
 def svg(plot: Plot) -> bytes | str:
     """The drawn plot as SVG, or in words why it cannot be drawn."""
     try:
-        return content(draw(plot), "svg")
+        return rendered(draw(plot), "svg")
     except Exception as error:
         return f"this plot cannot be drawn ({reason_of(error)})"
 

@@ -13,11 +13,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
+from labcore.plots.marks import blank, states_of
 from labcore.plots.panels import (
     grid_of_axes,
     label_axes,
     legend_below,
     names_of,
+    notes_of,
     select,
     split,
     summary,
@@ -68,7 +70,9 @@ def curve(
             _scale_x(ax, table[x])
         title_axes(figure, axes, [title for title, _ in panels])
         label_axes(axes, "NFE" if x == "nfe" else "steps", metric_name(table))
-        legend_below(figure, *legend(table, hue, styles, fitted, level))
+        handles, labels = legend(table, hue, styles, fitted, level)
+        notes = notes_of(table, (hue, *facet))
+        legend_below(figure, [*handles, *blank(len(notes))], [*labels, *notes])
     return figure
 
 
@@ -199,7 +203,7 @@ def legend(
     level: float,
 ) -> tuple[list[Artist], list[str]]:
     """An entry per line with its slope and failures, then what floor and crosses mean."""
-    names = names_of(hue, table[hue])
+    names = names_of(hue, table[hue], states=states_of(table))
     failures = table.groupby(hue, sort=False)["failures"].sum()
     handles: list[Artist] = []
     labels = []

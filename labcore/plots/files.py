@@ -30,13 +30,13 @@ def save(
     unknown = [f for f in formats if f not in METADATA]
     if unknown:
         raise LabError(f"figure format {unknown[0]!r}: not known; there are {', '.join(METADATA)}")
-    drawn = [(Path(f"{stem}.{f}"), content(figure, f)) for f in formats]
+    drawn = [(Path(f"{stem}.{f}"), rendered(figure, f)) for f in formats]
     for path, content in drawn:
         replace(path, content)
     return tuple(path for path, _ in drawn)
 
 
-def content(figure: Figure, format: str) -> bytes:
+def rendered(figure: Figure, format: str) -> bytes:
     """The file of a figure; the same figure gives the same bytes."""
     out = BytesIO()
     with paper():

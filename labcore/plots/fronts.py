@@ -10,9 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from labcore.plots.curves import axes_for, draw_failures, draw_floor, legend, metric_name, scale_y
+from labcore.plots.marks import blank
 from labcore.plots.panels import (
     label_axes,
     legend_below,
+    notes_of,
     select,
     split,
     summary,
@@ -69,7 +71,9 @@ def pareto(
         label_axes(axes, "seconds per run", metric_name(table))
         handles, labels = legend(table, hue, styles, None, level)
         handles.append(Line2D([], [], **FRONT))
-        legend_below(figure, handles, [*labels, "Pareto front"])
+        notes = notes_of(table, (hue, *facet))
+        labels += ["Pareto front", *notes]
+        legend_below(figure, [*handles, *blank(len(notes))], labels)
     return figure
 
 

@@ -13,13 +13,16 @@ from matplotlib.patches import Rectangle
 
 from labcore.errors import LabError
 from labcore.plots.curves import metric_name
+from labcore.plots.marks import blank, states_of
 from labcore.plots.panels import (
     NUMBERS,
     SPACING,
     grid_of_axes,
     inches,
     label_axes,
+    legend_below,
     names_of,
+    notes_of,
     select,
     split,
     summary,
@@ -93,6 +96,8 @@ def heatmap(
         label_axes(axes, NUMBERS.get(columns, ""), NUMBERS.get(rows, ""))
         if table["colour"].notna().any():
             _colour_bar(figure, axes, metric_name(table))
+        notes = notes_of(table, (rows, columns, *facet))
+        legend_below(figure, [*blank(len(notes))], notes)
     return figure
 
 
@@ -100,7 +105,7 @@ def _side(table: pd.DataFrame, column: str) -> _Side:
     """Values as they first appear, numbers by size."""
     found = table[column].drop_duplicates()
     values = (found.sort_values() if column in NUMBERS else found).tolist()
-    names = names_of(column, values, bare=True)
+    names = names_of(column, values, bare=True, states=states_of(table))
     return _Side(column, values, [names[v] for v in values])
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
 from labcore.errors import LabError
+from labcore.plots.marks import States, captions, marked, states_of
 from labcore.plots.style import escape, plain, short_names
 from labcore.stats import SETTING, cells, find, floors, summarise, with_floors
 from labcore.stats.intervals import Better
@@ -66,20 +68,33 @@ def split(
             f"{figure}: {len(groups)} panels by {', '.join(facet)}, at most {MOST}; "
             "filter the frame"
         )
-    names = {c: names_of(c, table[c]) for c in facet}
+    states = states_of(table)
+    names = {c: names_of(c, table[c], states=states) for c in facet}
     titles = [", ".join(names[c][v] for c, v in zip(facet, key, strict=True)) for key, _ in groups]
     return [(title, rows) for title, (_, rows) in zip(titles, groups, strict=True)]
 
 
-def names_of(column: str, values: Iterable[Any], bare: bool = False) -> dict[Any, str]:
-    """What a reader is shown for each value of a column; `bare` where an axis names the column."""
+def names_of(
+    column: str, values: Iterable[Any], bare: bool = False, states: States = MappingProxyType({})
+) -> dict[Any, str]:
+    """What a reader is shown for each value of a column; `bare` where an axis names the column.
+
+    Samplers are marked by what `states` say of them.
+    """
     values = list(dict.fromkeys(values))
     if column in LABELS:
         short = short_names(str(v) for v in values)
-        return {v: escape(short[str(v)]) for v in values}
+        of = states if column == "sampler" else {}
+        return {v: marked(escape(short[str(v)]), of.get(v)) for v in values}
     if column in NUMBERS:
         return {v: plain(v) if bare else f"{NUMBERS[column]} = {plain(v)}" for v in values}
     return {v: escape(str(v) if bare else f"{column}: {v}") for v in values}
+
+
+def notes_of(table: pd.DataFrame, labelled: Sequence[str]) -> list[str]:
+    """What the marks of a table's samplers mean, which labels or titles of `labelled` carry."""
+    states = states_of(table)
+    return captions(states, names_of("sampler", states), "sampler" in labelled)
 
 
 def grid_of_axes(

@@ -9,8 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from labcore.errors import LabError
-from labcore.plots.panels import SPACING, grid_of_axes, title_axes, wrapped
-from labcore.plots.style import GREY, PAGE, escape, paper, short_names
+from labcore.plots.marks import States, blank, captions
+from labcore.plots.panels import (
+    SPACING,
+    grid_of_axes,
+    legend_below,
+    names_of,
+    title_axes,
+    wrapped,
+)
+from labcore.plots.style import GREY, PAGE, escape, paper
 
 Name = str | tuple[str, Any]
 Samples = Mapping[str, Any] | Mapping[tuple[str, Any], Any] | Mapping[Name, Any]
@@ -28,6 +36,7 @@ def sheet_2d(
     *,
     extent: tuple[float, float, float, float] | None = None,
     points: int = 2000,
+    certificates: States | None = None,
     width: float = PAGE,
 ) -> Figure:
     """Scatter of (n, 2) samples over the density's highest regions, one panel per name.
@@ -36,7 +45,7 @@ def sheet_2d(
     per number of steps, or per title where a text stands for the steps. `log_density` takes a
     float32 tensor (m, 2). The first `points` samples are drawn; those outside the frame (left,
     right, bottom, top; by default around the bulk of the samples) and those not finite are
-    counted in the panel.
+    counted in the panel. `certificates` say by which label to mark as what (plots.marks).
 
     Raises LabError for no samples, or samples that are not (n, 2).
     """
@@ -47,7 +56,8 @@ def sheet_2d(
     left, right, bottom, top = extent or _frame(list(arrays.values()))
     regions = _regions(log_density, (left, right, bottom, top)) if log_density else None
     with paper():
-        figure, placed = _sheet(list(arrays), width, (top - bottom) / (right - left))
+        states = certificates or {}
+        figure, placed = _sheet(list(arrays), width, (top - bottom) / (right - left), states)
         for name, ax in placed.items():
             if regions:
                 ax.contourf(*regions, colors=SHADES, zorder=0)
@@ -61,6 +71,7 @@ def sheet_images(
     *,
     tiles: tuple[int, int] = (5, 5),
     limits: tuple[float, float] | None = None,
+    certificates: States | None = None,
     width: float = PAGE,
 ) -> Figure:
     """The first samples of each name as pictures, `tiles` = (rows, columns) of them per panel.
@@ -81,7 +92,7 @@ def sheet_images(
     first = next((x for x in arrays.values() if np.isfinite(x).any()), np.zeros(1))
     low, high = limits or _bulk([first.reshape(-1, 1)], 0.01)[0]
     with paper():
-        figure, placed = _sheet(list(arrays), width, tiles[0] / tiles[1])
+        figure, placed = _sheet(list(arrays), width, tiles[0] / tiles[1], certificates or {})
         colours = matplotlib.colormaps["gray_r"].with_extremes(bad=NOT_FINITE)
         for name, ax in placed.items():
             picture = tiled(arrays[name].reshape(-1, *image), tiles, blank=low)
@@ -165,30 +176,38 @@ def _scatter(
         )  # fmt: skip
 
 
-def _sheet(names: Sequence[Name], width: float, ratio: float) -> tuple[Figure, dict[Name, Axes]]:
+def _sheet(
+    names: Sequence[Name], width: float, ratio: float, states: States
+) -> tuple[Figure, dict[Name, Axes]]:
     """A panel without ticks per name: labels one after the other, pairs in a table."""
     labels = [name for name in names if isinstance(name, str)]
     pairs = [name for name in names if not isinstance(name, str)]
     if labels and pairs:
         raise LabError("sheet: some names are labels and some pairs; make all (label, steps)")
-    figure, placed = _table(pairs, width, ratio) if pairs else _list(labels, width, ratio)
+    if pairs:
+        figure, placed = _table(pairs, width, ratio, states)
+    else:
+        figure, placed = _list(labels, width, ratio, states)
     figure.set_layout_engine("constrained", wspace=0.04, hspace=0.04)
     for ax in figure.axes:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set(visible=True, color="0.7")
+    notes = captions(states, names_of("sampler", states))
+    legend_below(figure, [*blank(len(notes))], notes)
     return figure, placed
 
 
-def _list(labels: Sequence[str], width: float, ratio: float) -> tuple[Figure, dict[Name, Axes]]:
+def _list(
+    labels: Sequence[str], width: float, ratio: float, states: States
+) -> tuple[Figure, dict[Name, Axes]]:
     columns = min(len(labels), 5)
     figure, axes = grid_of_axes(len(labels), width, width / columns * ratio + 0.25, columns)
-    short = short_names(labels)
-    title_axes(figure, axes, [escape(short[label]) for label in labels])
+    title_axes(figure, axes, list(names_of("sampler", labels, states=states).values()))
     return figure, dict(zip(labels, axes, strict=True))
 
 
 def _table(
-    pairs: Sequence[tuple[str, Any]], width: float, ratio: float
+    pairs: Sequence[tuple[str, Any]], width: float, ratio: float, states: States
 ) -> tuple[Figure, dict[Name, Axes]]:
     """One row per label, named at its left, and one column per number of steps."""
     labels, steps = (list(dict.fromkeys(pair[i] for pair in pairs)) for i in (0, 1))
@@ -196,8 +215,8 @@ def _table(
     count = len(labels) * len(steps)
     figure, axes = grid_of_axes(count, width, side * ratio + 0.06, len(steps))
     figure.set_size_inches(width, figure.get_size_inches()[1] + 0.2)
-    short = short_names(labels)
-    names = wrapped(figure, [escape(short[label]) for label in labels], side * ratio, size)
+    shown = names_of("sampler", labels, states=states)
+    names = wrapped(figure, [shown[label] for label in labels], side * ratio, size)
     placed: dict[Name, Axes] = {}
     places = [(label, step) for label in labels for step in steps]
     for i, (ax, place) in enumerate(zip(axes, places, strict=True)):

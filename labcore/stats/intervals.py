@@ -26,6 +26,7 @@ def summarise(
 ) -> pd.DataFrame:
     """One row per setting: mean, lo, hi, sd, count (seeds), failures (cells), nfe, seconds.
 
+    And ``certificate``, where the frame has it: the worst that is said of the setting's rows.
     lo, hi = mean +- t_{count-1} sd / sqrt(count): NaN for a single seed. `nfe` is the mean and
     `seconds` the median over seeds. Cells of one group that share a seed share their noise: they
     are averaged first and count as one.
@@ -44,11 +45,13 @@ def per_seed(rows: pd.DataFrame, by: Sequence[str]) -> tuple[pd.DataFrame, list[
     rows = rows.assign(failures=~rows["ok"], at_nfe=rows["nfe"])
     grouped = rows.groupby([*keys, "seed"], dropna=False, sort=False, observed=True)
     how = {"value": "mean", "failures": "sum", "at_nfe": "mean", "seconds": "mean"}
+    how |= {"certificate": "max"} if "certificate" in rows else {}
     return grouped.agg(how).reset_index(), keys
 
 
 def summary_of(seeds: pd.DataFrame, keys: list[str], level: float) -> pd.DataFrame:
     """The rows of `summarise` from those of `per_seed`, in order of first appearance."""
+    worst = {"certificate": ("certificate", "max")} if "certificate" in seeds else {}
     out = (
         seeds.groupby(keys, dropna=False, sort=False, observed=True)
         .agg(
@@ -58,6 +61,7 @@ def summary_of(seeds: pd.DataFrame, keys: list[str], level: float) -> pd.DataFra
             failures=("failures", "sum"),
             at_nfe=("at_nfe", "mean"),
             seconds=("seconds", "median"),
+            **worst,
         )
         .reset_index()
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from labcore.certificates import severity
 from labcore.errors import LabError
 
 SETTING = (
@@ -69,7 +70,16 @@ def cells(frame: pd.DataFrame) -> pd.DataFrame:
         rows = last.sort_index()
     rows = rows.reset_index(drop=True)
     rows["nfe"] = _planned_nfe(rows)
+    if "certificate" in rows:
+        rows["certificate"] = graded(rows["certificate"])
     return rows
+
+
+def graded(certificates: pd.Series) -> pd.Series:
+    """Texts of labcore.certificates.told as categories from the best to the worst; "" is worse."""
+    texts = certificates.astype(object).where(certificates.notna(), "").replace("", "uncertified")
+    grades = sorted(map(str, texts.unique()), key=severity)
+    return texts.astype(pd.CategoricalDtype(grades, ordered=True))
 
 
 def _spread(rows: pd.DataFrame) -> pd.DataFrame:
