@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,11 +14,14 @@ from labcore.entry import Entry
 from labcore.linop import Event
 from labcore.noise import Noise, brownian, initial
 from labcore.processes import Process
+from labcore.roots import symmetric_root
 from labcore.scores import CountedScore, Score, counted
-from labcore.targets import state_law
-from labcore.testing.audit import default_data
+from labcore.targets import Mixture, state_law
+from labcore.testing.audit import default_data, final
 from labcore.testing.gaussians import gaussian_score
-from labcore.testing.models import quadratic
+from labcore.testing.models import cld, quadratic, vp
+
+Kept = TypeVar("Kept")
 
 
 class Broken(Exception):
@@ -39,6 +42,17 @@ def skipped(why: str) -> Check:
     return Check("", "skipped", why)
 
 
+def insist(x: Tensor, t: Tensor) -> None:
+    """The protocol of a score: one time, 0-d, or one a row."""
+    if not isinstance(t, Tensor) or t.shape not in ((), (len(x),)):
+        raise Broken(f"it calls the score with t={t!r:.40}", "pass a 0-d tensor, such as ts[i]")
+
+
+def default_process(entry: Entry) -> tuple[str, Process]:
+    """CLD for a sampler that needs channels, else VP, and its name."""
+    return ("cld", cld()) if "channel" in entry.needs else ("vp", vp())
+
+
 class Case:
     """One sampler with its (bound) options on one process, and a way to run it.
 
@@ -46,20 +60,51 @@ class Case:
     """
 
     def __init__(
-        self, entry: Entry, process: Process, options: dict[str, Any], seed: int = 0
+        self,
+        entry: Entry,
+        process: Process,
+        options: dict[str, Any],
+        seed: int = 0,
+        data: Mixture | None = None,
     ) -> None:
         self.entry, self.process, self.options, self.seed = entry, process, options, seed
         self.event = tuple(process.event(process.event_shape or (2,)))
         self.data_event: Event = process.event_shape or (2,)
-        self.data = default_data(torch.Size(self.data_event).numel(), seed)
+        self.data = data or default_data(torch.Size(self.data_event).numel(), seed)
         self._exact = gaussian_score(process, self.data, self.data_event)
+        self._kept: dict[Any, Any] = {}
+
+    @property
+    def D(self) -> int:
+        """Numbers in a state."""
+        return torch.Size(self.event).numel()
+
+    @property
+    def coupled(self) -> bool:
+        """The rows act on each other, as declared: the steps follow a tolerance."""
+        return bool(self.entry.traits.get("coupled"))
+
+    @property
+    def order(self) -> float | None:
+        """The order in law it declares."""
+        order: float | None = self.entry.traits.get("order")
+        return order
+
+    def beside(self, **other: Any) -> Case:
+        """The same sampler with another process, data or options."""
+        given = {"process": self.process, "data": self.data, "options": self.options, **other}
+        return Case(self.entry, given["process"], given["options"], self.seed, given["data"])
+
+    def once(self, key: Any, make: Callable[[], Kept]) -> Kept:
+        """make(), made once for all checks."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        kept: Kept = self._kept[key]
+        return kept
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         """The exact score, which insists on its protocol."""
-        if not isinstance(t, Tensor) or t.shape not in ((), (len(x),)):
-            raise Broken(
-                f"it calls the score with t={t!r:.40}", "pass a 0-d tensor, such as ts[i]"
-            )
+        insist(x, t)
         return self._exact(x, t)
 
     def start(self, seeds: Sequence[int], n: int, dtype: torch.dtype) -> Tensor:
@@ -90,19 +135,36 @@ class Case:
     def call(self, score: Score, x: Tensor, ts: Tensor, noise: Noise) -> Iterator[Tensor]:
         if not isinstance(score, CountedScore):
             score = counted(score, len(x))
-        score.model = replace(score.model, log_prob=self.log_prob, reverse=self.reverse)
+        model = score.model
+        log_prob, reverse = model.log_prob or self.log_prob, model.reverse or self.reverse
+        score.model = replace(model, log_prob=log_prob, reverse=reverse)
         return iter(self.entry(self.process, score, x, ts, noise, **self.options))
+
+    def end(self, x: Tensor, ts: Tensor, noise: Noise, score: Score | None = None) -> Tensor:
+        """A copy of the last state of a run from x."""
+        with torch.inference_mode():
+            return final(self.call(score or self.score, x, ts, noise), x).clone()
+
+    def law(self, t: Tensor) -> Mixture:
+        """The exact law of X_t over the flattened state."""
+        return self.once(
+            ("law", float(t)), lambda: state_law(self.process, self.data, t, self.data_event)
+        )
 
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
         """The exact log-density, for samplers that need one."""
-        return state_law(self.process, self.data, t, self.data_event).log_prob(x.flatten(1))
+        return self.law(t).log_prob(x.flatten(1))
 
     def reverse(self, x: Tensor, t: Tensor, s: Tensor, z: Tensor, u: Tensor) -> Tensor:
-        """The exact kernel X_s | X_t, for samplers that need it."""
-        before = state_law(self.process, self.data, s, self.data_event)
-        after = state_law(self.process, self.data, t, self.data_event)
-        Phi = self.process.Phi(t, s).dense(self.event)[0]
-        gain = before.covs[0] @ Phi.T @ torch.linalg.inv(after.covs[0])
-        L = torch.linalg.cholesky(before.covs[0] - gain @ Phi @ before.covs[0])
+        """The exact kernel X_s | X_t, for samplers that need it, by its symmetric root."""
+        before, after = self.law(s), self.law(t)
+        gain, root = self.once(("kernel", float(t), float(s)), lambda: self._kernel(t, s))
         mean = before.means[0] + (x.flatten(1).double() - after.means[0]) @ gain.T
-        return (mean + z.flatten(1).double() @ L.T).reshape(x.shape).to(x)
+        return (mean + z.flatten(1).double() @ root).reshape(x.shape).to(x)
+
+    def _kernel(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        before = self.law(s).covs[0]
+        Phi = self.process.Phi(t, s).dense(self.event)[0]
+        gain = before @ Phi.T @ torch.linalg.inv(self.law(t).covs[0])
+        cov = before - gain @ Phi @ before
+        return gain, symmetric_root((cov + cov.T) / 2)

@@ -18,9 +18,8 @@ from labcore.certificates import Certificate, Check
 from labcore.entry import Entry
 from labcore.errors import InvalidOption
 from labcore.processes import Process
-from labcore.testing.case import Broken, Case
+from labcore.testing.case import Broken, Case, default_process
 from labcore.testing.checks import CHECKS
-from labcore.testing.models import vp
 from labcore.text import reason_of
 
 
@@ -38,8 +37,9 @@ def check_sampler(
 ) -> Certificate:
     """Run the battery on a sampler entry and return its certificate.
 
-    ``process`` defaults to VP with 2-D data, ``checks`` to all (see labcore.testing.CHECKS);
-    ``seed`` chooses the data and the starts. The names go onto the certificate.
+    ``process`` defaults to VP, or CLD where channels are needed, with 2-D data; ``checks`` to all
+    (see labcore.testing.CHECKS); ``seed`` chooses the data and the starts. The names go onto the
+    certificate.
     Raises SamplerError with every failed check unless ``on_fail="return"``, and InvalidOption for
     wrong options or an unknown check.
     """
@@ -49,12 +49,13 @@ def check_sampler(
         raise InvalidOption(f"no check {', '.join(unknown)}; there are {', '.join(CHECKS)}")
     begun = time.perf_counter()
     bound = entry.bind(options or {})
-    case = Case(entry, process or vp(), bound, seed)
+    model, default = default_process(entry)
+    case = Case(entry, process or default, bound, seed)
     found = tuple(one_check(check, CHECKS[check], case) for check in names)
     certificate = Certificate(
         name or entry.name,
         bound,
-        process_name or "vp",
+        process_name or ("given" if process else model),
         found,
         distribution,
         {"labcore": version("labcore"), "torch": version("torch")},

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from labcore.certificates import Check
 from labcore.testing.case import Case
-from labcore.testing.checks import contract, cost, orders
+from labcore.testing.checks import contract, cost, orders, steps
 
 CHECKS: Mapping[str, Callable[[Case], Check]] = MappingProxyType(
     {
@@ -24,6 +24,7 @@ CHECKS: Mapping[str, Callable[[Case], Check]] = MappingProxyType(
         "nfe": cost.nfe,
         "order": orders.order,
         "strong": orders.strong,
+        "steps": steps.steps,
     }
 )
 """Every check by its name, in the order of a certificate's page."""

@@ -1,33 +1,103 @@
-"""What a sampler costs and that it works at every number of steps."""
+"""What a sampler costs: the evaluations it declares against those that the lab counts."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from labcore.certificates import Check
-from labcore.scores import counted
-from labcore.testing.case import Broken, Case, passed, skipped
+from labcore.scores import ScoreWith, counted
+from labcore.testing.case import Broken, Case, passed
+from labcore.testing.checks.steps import COUPLED, EVERY, SPARSE
+from labcore.testing.probe import probe
 
-STEPS = (1, 2, 5, 10, 100, 1000)
+SINGLE = (1, 2, 5, 10)
+"""Numbers of steps at which float32 is counted beside float64."""
+
+
+class Tally:
+    """The lab's own count, out of a sampler's reach: evaluations over rows of the batch."""
+
+    def __init__(self, case: Case, rows: int) -> None:
+        self._case, self._rows, self.seen = case, rows, 0.0
+
+    def score(self, x: Tensor, t: Tensor) -> Tensor:
+        self.seen += len(x) / self._rows
+        return self._case.score(x, t)
+
+    def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
+        self.seen += len(x) / self._rows
+        return self._case.log_prob(x, t)
+
+    def reverse(self, x: Tensor, t: Tensor, s: Tensor, z: Tensor, u: Tensor) -> Tensor:
+        self.seen += len(x) / self._rows
+        return self._case.reverse(x, t, s, z, u)
+
+
+def count(case: Case, steps: int, dtype: torch.dtype) -> tuple[float, float]:
+    """Evaluations in a run, from first state to exhaustion: the lab's count and the meter's."""
+    tally = Tally(case, 3)
+    meter = counted(ScoreWith(tally.score, tally.log_prob, 1, tally.reverse), 3)
+    case.run(steps, dtype=dtype, score=meter)
+    return tally.seen, meter.nfe
 
 
 def nfe(case: Case) -> Check:
-    """The metered NFE is evals a step plus extra, at every step count and precision."""
-    traits = case.entry.traits
-    evals = case.entry.evals(case.options)
-    if not evals:
-        return skipped("no fixed cost is declared")
-    for dtype in (torch.float32, torch.float64):
-        for steps in STEPS:
-            score = counted(case.score, 3)
-            case.run(steps, dtype=dtype, score=score)
-            declared = evals * steps + traits.get("extra", 0)
-            if score.nfe != declared:
-                raise Broken(
-                    f"{score.nfe:g} score evaluations in {steps} steps ({dtype}), declared "
-                    f"{declared}",
-                    "correct evals= and extra=",
-                )
+    """What is counted is what the meter says and what is declared, at every number of steps."""
+    evals, extra = case.entry.evals(case.options), case.entry.traits.get("extra", 0)
+    counts = COUPLED if case.coupled else (*range(1, EVERY + 1), *SPARSE)
+    found = {}
+    for steps in counts:
+        if case.coupled:
+            seen, told = count(case, steps, torch.float64)
+        else:
+            seen, told = probe(case, steps).seen, probe(case, steps).told
+        found[steps] = seen
+        _agree(steps, seen, told, evals, extra, torch.float64)
+    for steps in SINGLE:
+        seen, told = count(case, steps, torch.float32)
+        _agree(steps, seen, told, evals, extra, torch.float32)
+    figures = {"steps": list(found), "evaluations": list(found.values())}
+    if evals is None:
+        return passed(
+            f"no fixed cost is declared: {min(found.values()):g} to {max(found.values()):g} "
+            f"evaluations in {min(counts)} to {max(counts)} steps",
+            figures=figures,
+            plots=(_plot(found),),
+        )
+    more = f" + {extra}" if extra else ""
     return passed(
-        f"{evals} a step + {traits.get('extra', 0)}, at {STEPS} steps, float32 and float64"
+        f"{evals} a step{more}, at every number of steps to {EVERY} and at {SPARSE}, "
+        "in float32 and float64",
+        figures=figures,
     )
+
+
+def _agree(
+    steps: int, seen: float, told: float, evals: int | None, extra: int, dtype: torch.dtype
+) -> None:
+    if abs(told - seen) > 1e-6 * max(seen, 1.0):
+        raise Broken(
+            f"the meter says {told:g} score evaluations in {steps} steps where {seen:g} were made",
+            "leave score.nfe and score.model alone: the lab counts",
+        )
+    declared = None if evals is None else evals * steps + extra
+    if declared is not None and abs(seen - declared) > 1e-6 * max(seen, 1.0):
+        raise Broken(
+            f"{seen:g} score evaluations in {steps} steps ({dtype}), declared {declared}",
+            "correct evals= and extra=",
+        )
+
+
+def _plot(found: dict[int, float]) -> dict[str, Any]:
+    return {
+        "kind": "lines",
+        "title": "Score evaluations",
+        "xlabel": "steps",
+        "ylabel": "evaluations",
+        "xscale": "log",
+        "yscale": "log",
+        "series": [{"label": "counted", "x": list(found), "y": list(found.values())}],
+    }
