@@ -41,7 +41,7 @@ def perturbation_kernel(
     process: Process,
     t_eps: float | None = None,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype = torch.float64,
     tolerance: float = 1e-8,
 ) -> Kernel:
     """The kernel for t in [t_eps, T], to ``tolerance`` relative to the rows of L and of Phi.

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from labcore.errors import InvalidOption
 from labcore.kernels import Kernel, exact_kernel
-from labcore.linop import LinOp
 from labcore.parameterisations import PARAMETERISATIONS, At, data_covariance
 from labcore.processes import Process, as_time
 
@@ -93,12 +92,12 @@ class Model:
         with torch.inference_mode(False):  # what is kept here serves under any mode
             t = as_time(t).clone()
             Phi, L = (self.kernel if self.kernel and t.ndim else exact_kernel(self.process))(t)
-            at = At(Phi, L, self._data, self.dtype)
+            at = At(Phi, L, self._data.to(L.param), self.dtype)
             level = t if self.time == "t" else -self.process.log_snr(t) / 8
             return at, level.to(self.dtype)
 
     @cached_property
-    def _data(self) -> LinOp:
+    def _data(self) -> Any:
         return data_covariance(self.process, self.data_std)
 
     @cached_property

@@ -110,4 +110,4 @@ def test_the_table_is_the_process_at_any_time(process: str) -> None:
     table, exact = perturbation_kernel(made)(t), exact_kernel(made)(t)
     for got, wanted in zip(table, exact, strict=True):
         rows = torch.linalg.vector_norm(wanted.param, dim=-1, keepdim=True)
-        assert float(((got.param - wanted.param).abs() / rows).max()) < 2e-7
+        assert float(((got.param - wanted.param).abs() / rows).max()) < 1e-7

@@ -22,6 +22,7 @@ COMMANDS = {
     "check": "check",
     "certificates": "certificates",
     "run": "study",
+    "train": "train",
     "results": "results",
     "plot": "figures",
     "salvage": "salvage",
