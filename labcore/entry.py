@@ -41,7 +41,8 @@ class Entry:
       sampler   order (of the law), strong (order on one path), evals (score calls a step),
                 extra (calls beyond them), stochastic, needs, coupled (rows of a batch act on
                 each other, as in adaptive step control), cite
-                evals_of, a function of the options by name, overrules evals where those decide it
+                evals_of, a function of the options by name, overrules evals where those decide it;
+                nfe_of(steps, **options), the calls of a whole run, where they are no multiple
       process, score, target   gives (what others may need), needs, cite; cost of a score (what
                 one call counts for, default 1); from_uses, for a score that is handed
                 (parts, (process use, target use)) instead of what these name (see labcore.parts)
@@ -79,6 +80,14 @@ class Entry:
         """Score calls a step of a sampler with these (bound) options; None where not fixed."""
         of = self.traits.get("evals_of")
         return of(**options) if of else self.traits.get("evals")
+
+    def nfe(self, steps: int, options: Mapping[str, Any]) -> int | None:
+        """Score calls of a run of a sampler with these (bound) options; None where not fixed."""
+        of = self.traits.get("nfe_of")
+        if of:
+            return int(of(steps=steps, **options))
+        evals = self.evals(options)
+        return evals * steps + int(self.traits.get("extra", 0)) if evals else None
 
     @cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:

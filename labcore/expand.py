@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import product
@@ -163,19 +164,21 @@ def steps_within(
 
     ``cost`` is what one call of the score counts for.
     """
-    evals = sampler.evals(options or sampler.bind({}))
-    if not evals:
+    bound = options or sampler.bind({})
+    least = sampler.nfe(1, bound)
+    if least is None:
         raise InvalidStudy(
             f"sampler '{sampler.name}': its cost a step is not fixed, so it has no step count at "
             "a given NFE; give it steps= (output times) and sweep its tolerance"
         )
-    spare = nfe // cost - sampler.traits.get("extra", 0) - (end != "stop")
-    if spare < evals:
+    last = end != "stop"
+    spare = nfe // cost - last
+    if spare < least:
         raise InvalidStudy(
-            f"sampler '{sampler.name}': nfe={nfe} does not pay for one step ({evals * cost} a "
-            f"step); raise the budget to at least {(nfe // cost - spare + evals) * cost}"
+            f"sampler '{sampler.name}': nfe={nfe} does not pay for one step ({least * cost} with "
+            f"its start); raise the budget to at least {(least + last) * cost}"
         )
-    return int(spare // evals)
+    return bisect_right(range(1, spare + 1), spare, key=lambda n: sampler.nfe(n, bound) or 0)
 
 
 def _misfits(cells: list[Cell], parts: Parts) -> list[str]:

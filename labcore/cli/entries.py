@@ -95,8 +95,12 @@ def _order(entry: Any) -> str:
 
 def _cost(entry: Any) -> str:
     evals, extra = entry.traits.get("evals"), entry.traits.get("extra", 0)
+    if "nfe_of" in entry.traits:  # what a step costs late in a run, and what the first ones add
+        many = [entry.nfe(steps, entry.bind({})) for steps in (999, 1000)]
+        evals = many[1] - many[0]
+        extra = many[1] - 1000 * evals
     if not evals:
-        return "by tolerance"
+        return "varies" if "order" in entry.traits else "by tolerance"
     options = ", by its options" if "evals_of" in entry.traits else ""
     return f"{evals}{options}" + (f", and {extra} more" if extra else "")
 
@@ -142,6 +146,8 @@ def _page(qualified: str, kind: str, entry: Any) -> str:
     traits = {"evals": "NFE per step", "order": "order in law"}
     for key, value in entry.traits.items():
         text = ", ".join(value) if isinstance(value, list | tuple | set | frozenset) else value
+        if key == "nfe_of":
+            key, text = "evals", ""
         if key in ("evals_of", "extra"):
             continue
         text = {"evals": _cost(entry), "order": _order(entry)}.get(key, text)

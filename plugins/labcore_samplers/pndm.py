@@ -99,7 +99,12 @@ def plms(process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise) ->
         yield x
 
 
-@labcore.sampler(order=1, stochastic=False, cite=f"{PNDM}, F-PNDM")
+@labcore.sampler(
+    order=1,
+    nfe_of=lambda steps, **_: steps + 3 * min(3, steps),
+    stochastic=False,
+    cite=f"{PNDM}, F-PNDM",
+)
 def pndm(process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise) -> Iterator[Tensor]:
     """PNDM: three pseudo Runge-Kutta steps of four evaluations, then four values of eps."""
     first = min(3, len(ts) - 1)

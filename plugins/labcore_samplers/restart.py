@@ -37,7 +37,8 @@ def restart(
     evaluations a step of the interval. Without two times to go between, it is edm_heun.
 
     No strong order: a return's noise is the normalised increment over one step of the grid, which
-    another grid has not, so that paths have no limit.
+    another grid has not, so that paths have no limit. The cost hangs on the grid, which says how
+    many steps lie between the levels, so budgets are given by steps=.
     """
     logs = level(process, ts).log()
     high, low = (int((logs - torch.tensor(S).log()).abs().argmin()) for S in (S_max, S_min))
