@@ -29,8 +29,9 @@ from labcore.scores import Score
 
 CLOSE = 1e-12
 """Two levels that differ by less, relatively, are one."""
-SLACK = 1e-5
-"""What rounding in float32 may put beyond the ends of the grid, relatively."""
+ABOVE, BELOW = 1e-5, 1e-2
+"""What rounding in float32 may put beyond the ends of the grid, relatively: below the last level
+libraries cancel digits, in sigma_down = (sigma_to^2 - sigma_up^2)^(1/2)."""
 
 At = tuple[Tensor, float, float]  # t, alpha, sigma
 
@@ -65,7 +66,7 @@ class Levels:
         from scipy.optimize import brentq
 
         levels = self.ratio.tolist()
-        if not levels[-1] * (1 - SLACK) <= r <= levels[0] * (1 + SLACK):
+        if not levels[-1] * (1 - BELOW) <= r <= levels[0] * (1 + ABOVE):
             raise SamplerError(
                 f"adapted sampler: it asks for the score at the noise level {r:.6g}, outside the "
                 f"grid's {levels[-1]:.6g} to {levels[0]:.6g}; choose options that stay within"

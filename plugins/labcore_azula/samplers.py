@@ -23,7 +23,13 @@ WHOSE = "azula (Rozet 2024)"
 
 def entry(fn: Any, cite: str, **traits: Any) -> Entry:
     """``fn`` as azula's class of the same name, with the traits all of them share."""
-    shared = {"needs": ("scalar",), "grid": "lab", "dtype": "state", "end": "t_eps"}
+    shared = {
+        "library": "azula",
+        "needs": ("scalar",),
+        "grid": "lab",
+        "dtype": "state",
+        "end": "t_eps",
+    }
     made: Entry = labcore.sampler(**{**shared, **traits, "cite": f"{cite}; {WHOSE}"})(fn)
     return made
 
@@ -116,5 +122,5 @@ ENTRIES = [
     multistep("zEABSampler", "Exponential Adams-Bashforth on eps in log sigma/alpha.", DPM),
     multistep("xEABSampler", "Exponential Adams-Bashforth on x0 in log sigma/alpha.", DPMPP),
     multistep("REABSampler", "Rosenbrock-type exponential Adams-Bashforth.", DPM3),
-    entry(PCSampler, SONG, evals=2, evals_of=pc_evals, **DRAWN),
+    entry(PCSampler, SONG, order=None, evals=2, evals_of=pc_evals, **DRAWN),
 ]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -315,3 +316,25 @@ def cogvideox_dpm(run: Run) -> Iterator[Tensor]:
         with serving(lambda i=i: run.noise(run.of.ts[i], run.of.ts[i + 1])):  # type: ignore[misc]
             z, old = scheduler.step(eps, old, t, back, z)
         yield scale[i + 1] * z
+
+
+def sde_ve(run: Run, correct_steps: int) -> Iterator[Tensor]:
+    """ScoreSdeVeScheduler on its own levels, equal steps in log sigma; its model is the score.
+
+    At each time ``correct_steps`` Langevin steps, of a size by the batch's mean norms, and then a
+    step of the reverse diffusion. Its last step, to 0, is not taken.
+    """
+    r = run.of.ratio
+    ends = {"sigma_min": float(r[-1]), "sigma_max": float(r[0])}
+    name = "ScoreSdeVeScheduler"
+    scheduler = tables.make(name, num_train_timesteps=len(r), correct_steps=correct_steps, **ends)
+    own = scheduler.discrete_sigmas.flip(0).tolist()
+    y = run.x / float(run.of.alpha[0])
+    for i, t in enumerate(scheduler.timesteps[: run.steps]):
+        for k in range(correct_steps):
+            g = -run.of.eps(run.score, y, own[i]) / own[i]
+            with serving(partial(run.noise, run.of.ts[i], run.of.ts[i + 1], f"corrector {k}")):
+                y = scheduler.step_correct(g, y).prev_sample
+        g = -run.of.eps(run.score, y, own[i]) / own[i]
+        y = run.stepped(scheduler.step_pred, i, g, t, y)
+        yield run.of.at(own[i + 1])[1] * y

@@ -42,7 +42,13 @@ Walk = Callable[[Run], Iterator[Tensor]]
 
 def entry(fn: Any, name: str, order: float | None, cite: str, **traits: Any) -> Entry:
     """``fn`` as diffusers' scheduler ``name``, with the traits all of them share."""
-    shared = {"needs": ("scalar",), "grid": "lab", "dtype": "float32 tables", "end": "t_eps"}
+    shared = {
+        "library": "diffusers",
+        "needs": ("scalar",),
+        "grid": "lab",
+        "dtype": "float32 tables",
+        "end": "t_eps",
+    }
     about = {"name": name, "order": order, "evals": 1, "cite": f"{cite}; {WHOSE}"}
     made: Entry = labcore.sampler(**{**shared, **about, **traits})(fn)
     return made
@@ -129,6 +135,23 @@ def SASolverScheduler(
     """SA-Solver: stochastic Adams of two values, noise rate ``tau``, each step corrected later."""
     run = runs.prepared(process, score, x, ts, noise, tables)
     yield from runs.in_sigmas(run, "SASolverScheduler", {"tau_func": lambda t: tau})
+
+
+def ScoreSdeVeScheduler(
+    process: Process,
+    score: Score,
+    x: Tensor,
+    ts: Tensor,
+    noise: Noise,
+    *,
+    correct_steps: Annotated[int, Ge(0)] = 1,
+) -> Iterator[Tensor]:
+    """Song et al.'s predictor-corrector for VE; without ``correct_steps`` the predictor alone."""
+    yield from runs.sde_ve(runs.prepared(process, score, x, ts, noise, "config"), correct_steps)
+
+
+def ve_evals(correct_steps: int) -> int:
+    return 1 + correct_steps
 
 
 def levels(name: str, doc: str, order: float, cite: str, **traits: Any) -> Entry:
@@ -241,6 +264,13 @@ ENTRIES = [
     stages("KDPM2DiscreteScheduler", "The midpoint rule in sigma.", f"{DPM}; {EDM}", **STILL),
     stages("KDPM2AncestralDiscreteScheduler", "Ancestral, the midpoint rule.", DPM, **DRAWN),
     stages("DPMSolverSDEScheduler", "DPM-Solver++ (stochastic).", DPMPP, True, **TREE),
+    entry(
+        ScoreSdeVeScheduler,
+        "ScoreSdeVeScheduler",
+        None,
+        SONG,
+        **{**DRAWN, "evals": 2, "evals_of": ve_evals, "coupled": True, "grid": "own"},
+    ),
     plain(
         "EDMEulerScheduler",
         "Euler's step, EDM's form.",

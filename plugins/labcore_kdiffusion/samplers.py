@@ -30,7 +30,13 @@ WHOSE = "k-diffusion (Crowson 2022)"
 
 def entry(fn: Any, name: str, cite: str, order: float, evals: int, **traits: Any) -> Entry:
     """``fn`` as k-diffusion's function ``name``, with the traits all of them share."""
-    shared = {"needs": ("scalar",), "grid": "lab", "dtype": "state", "end": "t_eps"}
+    shared = {
+        "library": "k-diffusion",
+        "needs": ("scalar",),
+        "grid": "lab",
+        "dtype": "state",
+        "end": "t_eps",
+    }
     about = {"order": order, "evals": evals, "cite": f"{cite}; {WHOSE}"}
     made: Entry = labcore.sampler(**{"name": name, **shared, **about, **traits})(fn)
     return made
