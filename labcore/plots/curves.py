@@ -13,13 +13,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from labcore.plots.marks import blank, states_of
+from labcore.plots.marks import states_of
 from labcore.plots.panels import (
     grid_of_axes,
     label_axes,
     legend_below,
     names_of,
-    notes_of,
+    note_of,
     select,
     split,
     summary,
@@ -71,8 +71,7 @@ def curve(
         title_axes(figure, axes, [title for title, _ in panels])
         label_axes(axes, "NFE" if x == "nfe" else "steps", metric_name(table))
         handles, labels = legend(table, hue, styles, fitted, level)
-        notes = notes_of(table, (hue, *facet))
-        legend_below(figure, [*handles, *blank(len(notes))], [*labels, *notes])
+        legend_below(figure, handles, labels, note_of(table, (hue, *facet)))
     return figure
 
 

@@ -10,11 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from labcore.plots.curves import axes_for, draw_failures, draw_floor, legend, metric_name, scale_y
-from labcore.plots.marks import blank
 from labcore.plots.panels import (
     label_axes,
     legend_below,
-    notes_of,
+    note_of,
     select,
     split,
     summary,
@@ -71,9 +70,8 @@ def pareto(
         label_axes(axes, "seconds per run", metric_name(table))
         handles, labels = legend(table, hue, styles, None, level)
         handles.append(Line2D([], [], **FRONT))
-        notes = notes_of(table, (hue, *facet))
-        labels += ["Pareto front", *notes]
-        legend_below(figure, [*handles, *blank(len(notes))], labels)
+        note = note_of(table, (hue, *facet))
+        legend_below(figure, handles, [*labels, "Pareto front"], note)
     return figure
 
 

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from labcore.errors import LabError
 from labcore.plots.curves import metric_name
-from labcore.plots.marks import blank, states_of
+from labcore.plots.marks import states_of
 from labcore.plots.panels import (
     NUMBERS,
     SPACING,
@@ -22,7 +22,7 @@ from labcore.plots.panels import (
     label_axes,
     legend_below,
     names_of,
-    notes_of,
+    note_of,
     select,
     split,
     summary,
@@ -96,8 +96,7 @@ def heatmap(
         label_axes(axes, NUMBERS.get(columns, ""), NUMBERS.get(rows, ""))
         if table["colour"].notna().any():
             _colour_bar(figure, axes, metric_name(table))
-        notes = notes_of(table, (rows, columns, *facet))
-        legend_below(figure, [*blank(len(notes))], notes)
+        legend_below(figure, [], [], note_of(table, (rows, columns, *facet)))
     return figure
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from matplotlib.artist import Artist
-from matplotlib.lines import Line2D
 
 from labcore.certificates import MARKS, severity, state_of
 from labcore.plots.style import escape
@@ -33,8 +31,8 @@ def marked(name: str, text: str | None) -> str:
     return f"{name}\N{NO-BREAK SPACE}{mark}" if mark else name
 
 
-def captions(states: States, names: Mapping[Any, str], shown: bool = True) -> list[str]:
-    """What the marks mean, a text each, and that what has none is certified.
+def caption(states: States, names: Mapping[Any, str], shown: bool = True) -> str:
+    """What the marks mean, and that what has none is certified; "" where nothing is known.
 
     Samplers are named where one mark means several things, or where no label is ``shown``.
     """
@@ -43,20 +41,15 @@ def captions(states: States, names: Mapping[Any, str], shown: bool = True) -> li
         texts.setdefault(states[sampler], []).append(names[sampler])
     meanings = [MARKS[state_of(text)] for text in texts]
     lines = [
-        _caption(text, who, not shown or meanings.count(MARKS[state_of(text)]) > 1)
+        _meaning(text, who, not shown or meanings.count(MARKS[state_of(text)]) > 1)
         for text, who in texts.items()
         if MARKS[state_of(text)]
     ]
     if not lines:
-        return ["all samplers certified"] if states else []
-    return lines + ["no mark: certified"] * ("" in meanings)
+        return "all samplers certified" if states else ""
+    return "; ".join([*lines, *["no mark: certified"] * ("" in meanings)])
 
 
-def _caption(text: str, samplers: Sequence[str], named: bool) -> str:
+def _meaning(text: str, samplers: Sequence[str], named: bool) -> str:
     who = f"{', '.join(samplers)}: " if named else ""
     return f"{MARKS[state_of(text)]}\N{NO-BREAK SPACE}{who}{escape(text)}"
-
-
-def blank(count: int) -> Iterable[Artist]:
-    """Handles of legend entries that are text alone."""
-    return [Line2D([], [], ls="", marker="") for _ in range(count)]

@@ -12,9 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 
 from labcore.errors import LabError
-from labcore.plots.marks import States, captions, marked, states_of
+from labcore.plots.marks import States, caption, marked, states_of
 from labcore.plots.style import escape, plain, short_names
 from labcore.stats import SETTING, cells, find, floors, summarise, with_floors
 from labcore.stats.intervals import Better
@@ -91,10 +94,10 @@ def names_of(
     return {v: escape(str(v) if bare else f"{column}: {v}") for v in values}
 
 
-def notes_of(table: pd.DataFrame, labelled: Sequence[str]) -> list[str]:
+def note_of(table: pd.DataFrame, labelled: Sequence[str]) -> str:
     """What the marks of a table's samplers mean, which labels or titles of `labelled` carry."""
     states = states_of(table)
-    return captions(states, names_of("sampler", states), "sampler" in labelled)
+    return caption(states, names_of("sampler", states), "sampler" in labelled)
 
 
 def grid_of_axes(
@@ -137,11 +140,28 @@ def label_axes(axes: Sequence[Axes], x: str, y: str) -> None:
             ax.set_ylabel(y)
 
 
-def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
-    """A legend under the axes, in as many columns as fit; the figure grows by its height."""
-    if not handles:
-        return
-    width, height = figure.get_size_inches()
+def legend_below(
+    figure: Figure, handles: Sequence[Artist], labels: Sequence[str], note: str = ""
+) -> None:
+    """A legend under the axes, in as many columns as fit, and a note under it.
+
+    The figure grows by their heights.
+    """
+    before = figure.get_size_inches()[1]
+    below = _note_below(figure, note) if note else 0.0
+    legend = _legend(figure, handles, labels) if handles else None
+    height = figure.get_size_inches()[1]
+    engine = figure.get_layout_engine()
+    if below and isinstance(engine, ConstrainedLayoutEngine):  # it knows of one legend, not two
+        taken = (height - before) / height
+        engine.set(rect=(0.0, taken, 1.0, 1.0 - taken))
+        if legend is not None:
+            legend.set_bbox_to_anchor((0.0, below / height, 1.0, 1.0), figure.transFigure)
+
+
+def _legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> Legend:
+    """A legend in as many columns as fit; the figure grows by its height."""
+    width = figure.get_size_inches()[0]
     size = matplotlib.rcParams["legend.fontsize"]
     em = size / 72
     handle = 3.2 * em
@@ -154,10 +174,33 @@ def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str
         handles, texts, loc="outside lower center", ncols=columns, columnspacing=1.2,
         handlelength=2.4, handletextpad=0.6, labelspacing=0.35, borderpad=0.2, borderaxespad=0.3,
     )  # fmt: skip
+    _grow(figure, legend, 0.5 * em)
+    return legend
+
+
+def _note_below(figure: Figure, note: str) -> float:
+    """A text at the lower end of the figure, which grows by it; its height in inches."""
+    size = matplotlib.rcParams["legend.fontsize"]
+    width = figure.get_size_inches()[0]
+    (text,) = wrapped(figure, [note], width - size / 72, size)
+    nothing = Line2D([], [], ls="", marker="")
+    legend = figure.legend(
+        [nothing], [text], loc="lower center", handlelength=0, handletextpad=0,
+        borderpad=0.2, borderaxespad=0.3,
+    )  # fmt: skip
+    legend.set_gid("certificates")
+    return _grow(figure, legend, 0.04)
+
+
+def _grow(figure: Figure, legend: Legend, more: float) -> float:
+    """Make the figure taller by a legend and some more; by how many inches."""
     for text in legend.get_texts():
         text.set_linespacing(SPACING)
+    width, height = figure.get_size_inches()
     box = legend.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
-    figure.set_size_inches(width, height + box.height / figure.dpi + 0.5 * em)
+    room = float(box.height / figure.dpi + more)
+    figure.set_size_inches(width, height + room)
+    return room
 
 
 def _legend_width(wide: Sequence[float], columns: int, handle: float, gap: float) -> float:

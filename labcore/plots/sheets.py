@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from labcore.errors import LabError
-from labcore.plots.marks import States, blank, captions
+from labcore.plots.marks import States, caption
 from labcore.plots.panels import (
     SPACING,
     grid_of_axes,
@@ -192,8 +192,7 @@ def _sheet(
     for ax in figure.axes:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set(visible=True, color="0.7")
-    notes = captions(states, names_of("sampler", states))
-    legend_below(figure, [*blank(len(notes))], notes)
+    legend_below(figure, [], [], caption(states, names_of("sampler", states)))
     return figure, placed
 
 
