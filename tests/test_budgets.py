@@ -1,5 +1,7 @@
 """Budgets for samplers whose cost is no multiple of the number of steps."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -13,6 +15,8 @@ from labcore.parts import Parts
 from labcore.run import run_cells
 from labcore.testing import default_data, gaussian_score, quadratic
 from labcore.testing.audit import final
+from labcore.testing.case import Broken, Case
+from labcore.testing.checks.cost import nfe
 from labcore_linear import vp
 from labcore_samplers import annealed_hmc, hmc, pndm, predictor_metropolis, restart
 
@@ -25,6 +29,13 @@ def test_the_declared_cost_of_a_run_is_what_is_counted(steps: int) -> None:
     score = counted(gaussian_score(vp(), default_data(2), (2,)), 2)
     final(pndm(vp(), score, x, ts, brownian(ts, (2,), [0], 2, dtype=F64)), x)
     assert score.nfe == pndm.nfe(steps, {}) == 4 * min(steps, 3) + max(steps - 3, 0)
+
+
+def test_the_contract_counts_every_run_against_it() -> None:
+    wrong = replace(pndm, traits={**pndm.traits, "nfe_of": lambda steps: steps + 9})
+    assert nfe(Case(pndm, vp(), {})).status == "passed"
+    with pytest.raises(Broken, match=r"4 score evaluations in 1 steps.*declared 10; .* nfe_of="):
+        nfe(Case(wrong, vp(), {}))
 
 
 @given(

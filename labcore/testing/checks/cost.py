@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from labcore.certificates import Check
 from labcore.scores import ScoreWith, counted
 from labcore.testing.case import Broken, Case, passed
-from labcore.testing.checks.steps import COUPLED, EVERY, SPARSE
+from labcore.testing.checks.steps import EVERY, SPARSE, numbers
 from labcore.testing.probe import probe
 
 SINGLE = (1, 2, 5, 10)
@@ -46,48 +47,51 @@ def count(case: Case, steps: int, dtype: torch.dtype) -> tuple[float, float]:
 
 def nfe(case: Case) -> Check:
     """What is counted is what the meter says and what is declared, at every number of steps."""
-    evals, extra = case.entry.evals(case.options), case.entry.traits.get("extra", 0)
-    counts = COUPLED if case.coupled else (*range(1, EVERY + 1), *SPARSE)
-    found = {}
+    declared = partial(case.entry.nfe, options=case.options)
+    counts, found = numbers(case), {}
     for steps in counts:
         if case.coupled:
             seen, told = count(case, steps, torch.float64)
         else:
             seen, told = probe(case, steps).seen, probe(case, steps).told
         found[steps] = seen
-        _agree(steps, seen, told, evals, extra, torch.float64)
-    for steps in SINGLE:
+        _agree(steps, seen, told, declared(steps), torch.float64)
+    for steps in (n for n in SINGLE if n >= case.least):
         seen, told = count(case, steps, torch.float32)
-        _agree(steps, seen, told, evals, extra, torch.float32)
+        _agree(steps, seen, told, declared(steps), torch.float32)
     figures = {"steps": list(found), "evaluations": list(found.values())}
-    if evals is None:
+    if declared(1) is None:
         return passed(
             f"no fixed cost is declared: {min(found.values()):g} to {max(found.values()):g} "
             f"evaluations in {min(counts)} to {max(counts)} steps",
             figures=figures,
             plots=(_plot(found),),
         )
-    more = f" + {extra}" if extra else ""
     return passed(
-        f"{evals} a step{more}, at every number of steps to {EVERY} and at {SPARSE}, "
-        "in float32 and float64",
+        f"{_cost(case)}, at every number of steps to {EVERY} and at {SPARSE}, in float32 and "
+        "float64",
         figures=figures,
     )
 
 
-def _agree(
-    steps: int, seen: float, told: float, evals: int | None, extra: int, dtype: torch.dtype
-) -> None:
+def _cost(case: Case) -> str:
+    """What is declared, in words."""
+    if "nfe_of" in case.entry.traits:
+        return f"{case.entry.nfe(1, case.options)} in one step and on as nfe_of has it"
+    extra = case.entry.traits.get("extra", 0)
+    return f"{case.entry.evals(case.options)} a step" + (f" + {extra}" if extra else "")
+
+
+def _agree(steps: int, seen: float, told: float, declared: int | None, dtype: torch.dtype) -> None:
     if abs(told - seen) > 1e-6 * max(seen, 1.0):
         raise Broken(
             f"the meter says {told:g} score evaluations in {steps} steps where {seen:g} were made",
             "leave score.nfe and score.model alone: the lab counts",
         )
-    declared = None if evals is None else evals * steps + extra
     if declared is not None and abs(seen - declared) > 1e-6 * max(seen, 1.0):
         raise Broken(
             f"{seen:g} score evaluations in {steps} steps ({dtype}), declared {declared}",
-            "correct evals= and extra=",
+            "correct evals= and extra=, or nfe_of=",
         )
 
 
