@@ -24,15 +24,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from labcore import Process, Scalar, Score
+from labcore import Process, Scalar, Score, counted
 from labcore.noise import initial, replay
-from labcore_linear import edm
-from labcore_samplers import ancestral, ddim, euler, heun
+from labcore_linear import edm, rectified_flow
+from labcore_samplers import ancestral, ddim, euler, heun, predictor_corrector
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     schedulers = pytest.importorskip("diffusers.schedulers")
-    from diffusers.schedulers import scheduling_ddpm, scheduling_euler_ancestral_discrete
+    from diffusers.schedulers import (
+        scheduling_ddpm,
+        scheduling_ddpm_wuerstchen,
+        scheduling_euler_ancestral_discrete,
+        scheduling_ltx_euler_ancestral_rf,
+        scheduling_sde_ve,
+        scheduling_unclip,
+    )
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -277,3 +284,167 @@ def test_dpm_solver_of_order_1_is_ddim_and_its_sde_form_is_ancestral(
         x = scheduler.step(eps, t, x, variance_noise=z[i]).prev_sample
         theirs.append(x)
     compare(ours, theirs, LOOSE)
+
+
+def flow_levels() -> Tensor:
+    return torch.linspace(0.95, 0.05, 20, dtype=F64)
+
+
+def flow_score(x: Tensor, t: Tensor) -> Tensor:
+    return data_score(1 - t, t**2, x)
+
+
+def flow_velocity(x: Tensor, t: Tensor) -> Tensor:
+    """eps - x0, which the networks of these schedulers give."""
+    eps = -t * flow_score(x, t)
+    return eps - (x - t * eps) / (1 - t)
+
+
+def set_to_flow(scheduler: Any, each: int = 1) -> Any:
+    """The levels without their last step to 0, ``each`` evaluations at each but the first."""
+    levels = flow_levels()
+    scheduler.set_timesteps(len(levels))
+    ends = levels[1:].repeat_interleave(each)
+    scheduler.sigmas = torch.cat([levels[:1], ends, torch.zeros(1, dtype=F64)])
+    scheduler.timesteps = 1000 * scheduler.sigmas[:-1]
+    return scheduler
+
+
+def test_flow_matching_euler_is_euler_on_the_rectified_flow() -> None:
+    scheduler, x = set_to_flow(schedulers.FlowMatchEulerDiscreteScheduler()), start()
+    first, theirs = x, []
+    for i, t in enumerate(flow_levels()[:-1]):
+        scheduler._step_index = i
+        x = scheduler.step(flow_velocity(x, t), scheduler.timesteps[i], x).prev_sample.double()
+        theirs.append(x)
+    compare(euler(rectified_flow(), flow_score, first, flow_levels(), replay(x)), theirs, LOOSE)
+
+
+def test_flow_matching_heun_is_heun_on_the_rectified_flow() -> None:
+    scheduler, x = set_to_flow(schedulers.FlowMatchHeunDiscreteScheduler(), 2), start()
+    levels, first, theirs = flow_levels(), x, []
+    scheduler._step_index = 0
+    for t, s in pairwise(levels):
+        x = scheduler.step(flow_velocity(x, t), scheduler.timesteps[0], x).prev_sample.double()
+        x = scheduler.step(flow_velocity(x, s), scheduler.timesteps[0], x).prev_sample.double()
+        theirs.append(x)
+    compare(heun(rectified_flow(), flow_score, first, levels, replay(x)), theirs, LOOSE)
+
+
+@pytest.mark.parametrize("name", ["LTXEulerAncestralRFScheduler", "MiniMaxH3Scheduler"])
+def test_flow_blends_of_x_and_x0_without_noise_are_ddim_on_the_rectified_flow(name: str) -> None:
+    """(s/t) x_t + (1 - s/t) x0, which is Euler's step too: x is linear in t where x0 is held."""
+    options = {"eta": 0.0} if name.startswith("LTX") else {}
+    sign = 1.0 if options else -1.0  # MiniMax-H3's network gives x0 - eps at 1 - t
+    scheduler, x, levels = getattr(schedulers, name)(**options), start(), flow_levels()
+    scheduler.set_timesteps(len(levels))
+    scheduler.sigmas, first, theirs = levels, x, []
+    for i, t in enumerate(levels[:-1]):
+        scheduler._step_index = i
+        at = t if options else 1 - t
+        x = scheduler.step(sign * flow_velocity(x, t), at, x).prev_sample.double()
+        theirs.append(x)
+    for ours in (ddim, euler):
+        compare(ours(rectified_flow(), flow_score, first, levels, replay(x)), theirs, LOOSE)
+
+
+def test_ltx_s_ancestral_step_is_ddim_s_with_its_own_share_of_noise() -> None:
+    """From t to s: the flow down to s^2/t, then up to s: ancestral in t, not in sigma/alpha."""
+    process, x, z = rectified_flow(), start(), draws(1)
+    made = schedulers.LTXEulerAncestralRFScheduler(eta=1.0)
+    levels = torch.tensor([0.8, 0.6], dtype=F64)
+    made.set_timesteps(2)
+    made.sigmas, made._step_index = levels, 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scheduling_ltx_euler_ancestral_rf, "randn_tensor", lambda *_, **__: z[0])
+        got = made.step(flow_velocity(x, levels[0]), levels[0], x).prev_sample.double()
+    down = torch.tensor([0.8, 0.36 / 0.8], dtype=F64)
+    (y,) = ddim(process, flow_score, x, down, replay(z))
+    ratio = (1 - levels[1]) / (1 - down[1])
+    wanted = ratio * y + (levels[1] ** 2 - (ratio * down[1]) ** 2).sqrt() * z[0]
+    torch.testing.assert_close(got, wanted, **LOOSE)
+    (ours,) = ancestral(process, flow_score, x, levels, replay(z))
+    assert float((got - ours).abs().max()) > 1e-2
+
+
+def test_unclip_is_ancestral(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = cast(schedulers.UnCLIPScheduler(clip_sample=False, prediction_type="epsilon"), F64)
+    scheduler.betas, scheduler.alphas = scheduler.betas.double(), scheduler.alphas.double()
+    process, z, x = discrete_vp(scheduler.alphas_cumprod), draws(20), start()
+    times = [*range(900, 0, -45), 0]
+    waiting = iter(z)
+    monkeypatch.setattr(scheduling_unclip, "randn_tensor", lambda *_, **__: next(waiting))
+    ts = (torch.tensor(times, dtype=F64) + 1) / 1000
+    ours = ancestral(process, vp_score(process), x, ts, replay(z))
+    theirs = []
+    for t, s in pairwise(times):
+        x = scheduler.step(eps_of(scheduler, t, x), t, x, prev_timestep=s).prev_sample
+        theirs.append(x)
+    compare(ours, theirs, LOOSE)
+
+
+def test_wuerstchen_is_ancestral_on_its_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler, z, x = schedulers.DDPMWuerstchenScheduler(), draws(20), start()
+    ts = torch.linspace(0.95, 0.05, 21, dtype=F64)
+    scheduler.set_timesteps(timesteps=ts)
+    waiting = iter(z)
+    monkeypatch.setattr(scheduling_ddpm_wuerstchen, "randn_tensor", lambda *_, **__: next(waiting))
+
+    def abar(t: Tensor) -> Tensor:
+        of: Tensor = scheduler._alpha_cumprod(t.reshape(-1), "cpu").reshape(t.shape)
+        return torch.where(t == 0, torch.ones_like(of), of)
+
+    process = Process(
+        A=lambda t: Scalar(t),
+        G=lambda t: Scalar(t),
+        Phi=lambda t, s: Scalar((abar(t) / abar(s)).sqrt()),
+        Sigma=lambda t: Scalar(1 - abar(t)),
+        closed_Q=lambda t, s: Scalar(1 - abar(t) / abar(s)),
+        T=1.0,
+        t_eps=1e-3,
+    )
+    ours = ancestral(process, vp_score(process), x, ts, replay(z))
+    theirs = []
+    for t in ts[:-1]:
+        a = abar(t)
+        eps = -((1 - a) ** 0.5) * data_score(a**0.5, 1 - a, x)
+        x = scheduler.step(eps, t.expand(ROWS), x).prev_sample
+        theirs.append(x)
+    compare(ours, theirs, LOOSE)
+
+
+def test_song_s_ve_predictor_has_ancestral_s_mean_and_more_noise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its noise is sqrt(sigma_t^2 - sigma_s^2), the posterior's sigma_s / sigma_t of that."""
+    scheduler = schedulers.ScoreSdeVeScheduler(num_train_timesteps=20, sigma_max=50.0)
+    scheduler.set_timesteps(20)
+    scheduler.set_sigmas(20)
+    z, x = draws(1), start(50.0)
+    monkeypatch.setattr(scheduling_sde_ve, "randn_tensor", lambda *_, **__: z[0])
+    i = 12
+    levels = scheduler.discrete_sigmas.double()
+    at = torch.stack([levels[i], levels[i - 1]])
+    t = torch.tensor(i / 19 + 1e-6)
+    made = scheduler.step_pred(ve_score(x, at[0]), t, x)
+    (mean,) = ancestral(edm(), ve_score, x, at, replay(0 * z))
+    (ours,) = ancestral(edm(), ve_score, x, at, replay(z))
+    torch.testing.assert_close(made.prev_sample_mean.double(), mean, **LOOSE)
+    noise = (made.prev_sample - made.prev_sample_mean).double()
+    torch.testing.assert_close(noise * at[1] / at[0], ours - mean, rtol=1e-4, atol=1e-4)
+
+
+def test_song_s_ve_corrector_is_ours_on_a_batch_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """e = 2 (r |z| / |g|)^2; over a batch it takes the mean of the norms, which couples rows."""
+    scheduler = schedulers.ScoreSdeVeScheduler(snr=0.16)
+    scheduler.set_timesteps(20)
+    z = draws(2)[:, :1]
+    monkeypatch.setattr(scheduling_sde_ve, "randn_tensor", lambda *_, **__: z[0])
+    ts = torch.tensor([2.0, 1.0], dtype=F64)
+    (x,) = ancestral(edm(), ve_score, start()[:1], ts, replay(z[:1]))
+    theirs = scheduler.step_correct(ve_score(x, ts[1]), x).prev_sample
+    corrected = predictor_corrector(
+        edm(), counted(ve_score, 1), start()[:1], ts, replay(torch.stack([z[0], z[0]])), r=0.16
+    )
+    (ours,) = corrected
+    torch.testing.assert_close(ours, theirs.double(), **LOOSE)
