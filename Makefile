@@ -27,7 +27,7 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	@mkdir -p $(OUT)
-	$(BIN)/python studies/step_counts.py --workers 2 --store $(OUT)/step_counts.sqlite \
+	$(BIN)/python studies/step_counts.py --certify --workers 2 --store $(OUT)/step_counts.sqlite \
 		--plots $(OUT)/step_counts
 
 test: $(VENV)/.installed-dev
