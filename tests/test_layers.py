@@ -30,7 +30,7 @@ ORDER = [
     "engine store",
     "stats",
     "plots",
-    "certification",
+    "certification fingerprints",
     "lab gallery pages",
     "cli",
 ]

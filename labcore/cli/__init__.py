@@ -21,6 +21,7 @@ COMMANDS = {
     "show": "entries",
     "check": "check",
     "certificates": "certificates",
+    "fingerprint": "fingerprint",
     "run": "study",
     "train": "train",
     "results": "results",
