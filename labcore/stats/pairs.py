@@ -65,6 +65,7 @@ def paired(
     """Sampler a minus sampler b in every setting both have, at equal `at`, on common seeds.
 
     Columns: the setting, a, b, mean_a, mean_b, difference, lo, hi (Student interval), pairs,
+    certificate_a, certificate_b (where the frame has certificates: the worst said of each),
     failures (common seeds lost because either failed), p, test ("sign flip" up to 16 pairs, else
     "t"), p_holm (over the rows returned), above_floor (whether either mean is resolved: where
     neither is, the difference means nothing however small its p; missing without floor rows).
@@ -75,7 +76,7 @@ def paired(
     tests = _tests(seeds, keys, [(a, b)], level)
     if not tests:
         raise LabError(f"paired: {a} and {b} share no seed at equal {at}; compare at other steps")
-    return _table(tests, keys, floors(frame, level=level), better)
+    return _table(tests, keys, floors(frame, level=level), better).assign(**_said(seeds, tests))
 
 
 def compare(
@@ -96,7 +97,15 @@ def compare(
     tests = _tests(seeds, keys, list(combinations(chosen, 2)), level)
     if not tests:
         raise LabError(f"compare: no two samplers share a seed at equal {at}; align their budgets")
-    return _table(tests, keys, floors(frame, level=level), better)
+    return _table(tests, keys, floors(frame, level=level), better).assign(**_said(seeds, tests))
+
+
+def _said(seeds: pd.DataFrame, tests: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """What is said of the certificate of each side of each test, at its worst."""
+    if "certificate" not in seeds:
+        return {}
+    worst = seeds.groupby("sampler")["certificate"].max().astype(str).to_dict()
+    return {f"certificate_{side}": [worst[test[side]] for test in tests] for side in "ab"}
 
 
 def _draws(frame: pd.DataFrame, at: str) -> tuple[pd.DataFrame, list[str]]:
