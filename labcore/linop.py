@@ -92,10 +92,14 @@ class LinOp(ABC):
         """base += op x, in place and fused where the structure allows; returns ``base``."""
         return base.add_(self.apply(x))
 
+    def added(self, base: Tensor, x: Tensor) -> Tensor:
+        """base + op x, a new tensor."""
+        return base + self.apply(x)
+
     def per_step(self, x: Tensor) -> list[Any]:
         """One operator a grid point, cast to ``x`` once: what a sampler's loop zips over.
 
-        They have ``@`` and ``accumulate`` on states and nothing else.
+        They have ``@``, ``accumulate`` and ``added`` on states and nothing else.
         """
         return self.to(x).unbatch()
 
@@ -162,6 +166,9 @@ class Factor:
 
     def accumulate(self, base: Tensor, x: Tensor) -> Tensor:
         return base.addcmul_(self.a, x)
+
+    def added(self, base: Tensor, x: Tensor) -> Tensor:
+        return torch.addcmul(base, self.a, x)
 
 
 def promote(a: LinOp, b: LinOp) -> tuple[LinOp, LinOp]:

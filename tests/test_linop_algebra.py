@@ -77,6 +77,7 @@ def test_one_operator_agrees_with_its_dense_matrix(event, made):
     torch.testing.assert_close(c.op @ x, times(c.dense, x))
     base = vectors(event, 5)
     total = base + times(c.dense, x)
+    torch.testing.assert_close(c.op.added(base, x), total)
     assert c.op.accumulate(base, x) is base
     torch.testing.assert_close(base, total)
     torch.testing.assert_close(c.op.T.dense(event), c.dense.mT)
@@ -144,6 +145,7 @@ def test_one_operator_is_picked_out_of_a_grid(kind):
     for op, dense in zip(c.op.per_step(x.float()), c.dense, strict=True):
         y, base = times(dense, x).float(), torch.ones_like(x, dtype=torch.float32)
         torch.testing.assert_close(op @ x.float(), y, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(op.added(base, x.float()), 1 + y, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(op.accumulate(base, x.float()), 1 + y, rtol=1e-4, atol=1e-4)
 
 

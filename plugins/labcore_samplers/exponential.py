@@ -88,10 +88,9 @@ def depth(steps: list[tuple[Move, ...]], fixes: list[Line | None]) -> int:
 
 def _value(move: Move, score: Score, x: Tensor) -> Tensor:
     g = score(x, move.time)
-    if move.output is None:
+    if move.pull is None:
         return g
-    back, pull = move.output
-    value: Tensor = pull.accumulate(back @ x, g)
+    value: Tensor = move.pull.added(x, g)
     return value
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import accumulate, chain, groupby, islice
+from itertools import accumulate, chain, groupby, pairwise
 from math import floor
+from operator import sub
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +22,8 @@ from torch import Tensor
 from labcore import LinOp, Process
 from labcore_samplers.exponential_flow import Psi as Flow
 from labcore_samplers.exponential_flow import spread
-from labcore_samplers.exponential_weights import Form, Rule, Variable, between, keep, weights
+from labcore_samplers.exponential_scalar import padded
+from labcore_samplers.exponential_weights import Form, Rule, Variable, between, stage
 
 Position = Fraction | int
 
@@ -41,8 +43,8 @@ Step = tuple[Stage, ...]
 class Method:
     """Steps, the last of which repeats, and what they interpolate: see exponential_weights.
 
-    ``rule`` is that of stages with two nodes; all others are exact. ``corrections`` come before
-    the steps of the same number, if there are any.
+    ``rule`` is that of lines through two times of the grid; all others are exact, and so are the
+    stages within a step. ``corrections`` come before the steps of the same number, if any.
     """
 
     steps: tuple[Step, ...]
@@ -62,11 +64,11 @@ class Line(NamedTuple):
 class Move(NamedTuple):
     """A score call at ``time``, whose value joins the past, and the stage that follows it.
 
-    ``output`` makes the value of x and the score; ``roots`` weigh the draws of the step.
+    The value is x + pull @ score, or the score; ``roots`` weigh the draws of the step.
     """
 
     time: Tensor
-    output: tuple[Any, Any] | None
+    pull: Any
     line: Line
     roots: tuple[Any, ...]
 
@@ -86,12 +88,13 @@ class Block(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """The lines of one stage of a block, by numbers of points; ``back`` has a list a node."""
+    """The lines of one stage of a block: their times, and a list of calls back for each node."""
 
     start: Tensor
     end: Tensor
     nodes: list[Tensor]
     back: list[list[int]]
+    rule: Rule
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,10 @@ class Plan:
         times, outputs, roots = self.points.unbind(), self.outputs(), self.roots()
         columns: dict[int, list[list[Move]]] = {}
         for (k, m), root in zip(places, roots, strict=True):
-            at = self.numbers(k, self.blocks[k].calls[m]).tolist()
-            calls = [times[a] for a in at], [outputs[a] for a in at]
-            columns.setdefault(k, []).append(list(map(Move, *calls, next(lines), root)))
+            at = self.called(k, m)
+            columns.setdefault(k, []).append(
+                list(map(Move, times[at], outputs[at], next(lines), root))
+            )
         steps = [moves for of in columns.values() for moves in zip(*of, strict=True)]
         none: list[Line | None] = [None]
         corrections = [next(lines) if b.fix else none * (b.j - b.i) for b in self.blocks]
@@ -132,10 +136,10 @@ class Plan:
         ]
 
     @cached_property
-    def starts(self) -> Tensor:
+    def starts(self) -> list[int]:
         """How many calls come before each step."""
-        sizes = [len(b.calls) for b in self.blocks for _ in range(b.i, b.j)]
-        return torch.tensor([0, *accumulate(sizes)])
+        sizes = ([len(b.step)] * (b.j - b.i) for b in self.blocks)
+        return [0, *accumulate(chain.from_iterable(sizes))]
 
     @cached_property
     def firsts(self) -> dict[tuple[int, Position], int]:
@@ -156,77 +160,97 @@ class Plan:
         inside = between(self.process, self.ts[i], self.ts[i + 1], share)
         return torch.cat([self.ts, inside])
 
-    def numbers(self, k: int, p: Position) -> Tensor:
-        """The points at position p of the steps of block k."""
-        return self.find(k, p)[0]
+    def called(self, k: int, m: int) -> slice:
+        """The points of call m of the steps of block k."""
+        b = self.blocks[k]
+        first = self.firsts[k, b.calls[m]] if m else b.i
+        return slice(first, first + b.j - b.i)
 
-    def find(self, k: int, p: Position) -> tuple[Tensor, Tensor]:
-        """The points at position p of the steps of block k, and the calls before those there."""
+    def find(self, k: int, p: Position) -> tuple[Tensor, list[int]]:
+        """The times at position p of the steps of block k, and the calls before those there."""
         b, a, last = self.blocks[k], floor(p), len(self.blocks) - 1
-        step, c = torch.arange(b.i + a, b.j + a), p - a
+        steps, c = range(b.i + a, b.j + a), p - a
         if not c:
-            return step, self.starts[step]
-        low, high = min(b.i + a, last), min(b.j + a - 1, last)
-        among = range(low, high + 1)
-        first = torch.tensor([self.firsts[q, c] - self.blocks[q].i for q in among])
-        call = torch.tensor([self.blocks[q].calls.index(c) for q in among])
-        q = step.clamp(max=last) - low
-        return step + first[q], self.starts[step] + call[q]
+            return self.ts[b.i + a : b.j + a], self.starts[b.i + a : b.j + a]
+        if not a:
+            m = b.calls.index(c)
+            return self.points[self.called(k, m)], [self.starts[n] + m for n in steps]
+        calls = [self.blocks[min(n, last)].calls.index(c) for n in steps]
+        first = [self.called(min(n, last), m).start for n, m in zip(steps, calls, strict=True)]
+        at = [f + n - self.blocks[min(n, last)].i for f, n in zip(first, steps, strict=True)]
+        before = [self.starts[n] + m for n, m in zip(steps, calls, strict=True)]
+        return self.points[torch.tensor(at)], before
 
     def piece(self, k: int, start: Position, m: int, stage: Stage) -> Piece:
         """The lines of a stage that follows call m of its step."""
         b = self.blocks[k]
-        now = self.starts[b.i : b.j] + m
+        now = [before + m for before in self.starts[b.i : b.j]]
         found = [self.find(k, p) for p in stage.nodes]
+        shortcut = len(stage.nodes) < 3 and all(p == floor(p) for p in stage.nodes)
         return Piece(
-            self.numbers(k, start),
-            self.numbers(k, stage.to),
-            [point for point, _ in found],
-            [(now - call).tolist() for _, call in found],
+            self.find(k, start)[0],
+            self.find(k, stage.to)[0],
+            [time for time, _ in found],
+            [list(map(sub, now, calls)) for _, calls in found],
+            self.method.rule if shortcut else "exact",
         )
 
     def lines(self, pieces: list[Piece]) -> list[list[Line]]:
         """The lines of each piece."""
-        process, method, made = self.process, self.method, dict[int, list[Line]]()
-        order = sorted(range(len(pieces)), key=lambda n: len(pieces[n].nodes))
-        for k, same in groupby(order, key=lambda n: len(pieces[n].nodes)):
+        whole = padded(self.process, self.method.variable)
+
+        def alike(n: int) -> tuple[int, Rule]:
+            """Lines of one kind share a call: of one rule and, unless padded, as many nodes."""
+            return 0 if whole else len(pieces[n].nodes), pieces[n].rule
+
+        made = dict[int, list[Line]]()
+        for _, same in groupby(sorted(range(len(pieces)), key=alike), key=alike):
             which = list(same)
-            group = [pieces[n] for n in which]
-            t, s = (
-                self.points[torch.cat(ends)] for ends in zip(*(p[:2] for p in group), strict=True)
-            )
-            nodes = [
-                self.points[torch.cat(at)] for at in zip(*(p.nodes for p in group), strict=True)
-            ]
-            rule: Rule = method.rule if k == 2 else "exact"
-            W = weights(
-                process,
-                self.Psi,
-                t,
-                s,
-                nodes,
-                form=method.form,
-                variable=method.variable,
-                rule=rule,
-                eta=self.eta,
-            )
-            back = [chain.from_iterable(of) for of in zip(*(p.back for p in group), strict=True)]
-            terms = [zip(b, w.per_step(self.x), strict=True) for b, w in zip(back, W, strict=True)]
-            carry = keep(process, self.Psi, t, s, method.form).per_step(self.x)
-            drawn = map(Line, carry, zip(*terms, strict=True))
-            made.update(
-                {n: list(islice(drawn, len(p.start))) for n, p in zip(which, group, strict=True)}
-            )
+            made.update(zip(which, self.together([pieces[n] for n in which]), strict=True))
         return [made[n] for n in range(len(pieces))]
 
-    def outputs(self) -> list[tuple[Any, Any]] | list[None]:
-        """Phi(t,0)^-1 and Phi(t,0)^-1 Sigma(t), which make x0; None where the score is used."""
+    def together(self, pieces: list[Piece]) -> Iterator[list[Line]]:
+        """The lines of pieces, their coefficients computed at once."""
+        method, most = self.method, max(len(p.nodes) for p in pieces)
+        sizes = [len(p.start) for p in pieces]
+        t, s = (torch.cat(ends) for ends in zip(*(p[:2] for p in pieces), strict=True))
+        nodes = [
+            torch.cat([p.nodes[j] if j < len(p.nodes) else p.start for p in pieces])
+            for j in range(most)
+        ]
+        count = torch.tensor([len(p.nodes) for p in pieces]).repeat_interleave(torch.tensor(sizes))
+        carry, W = stage(
+            self.process,
+            self.Psi,
+            t,
+            s,
+            nodes,
+            form=method.form,
+            variable=method.variable,
+            rule=pieces[0].rule,
+            eta=self.eta,
+            count=count,
+        )
+        if method.form == "data":
+            W = [w @ of for w, of in zip(W, self.back(nodes), strict=True)]
+        keeps, weighs = carry.per_step(self.x), [w.per_step(self.x) for w in W]
+        ends = list(accumulate(sizes, initial=0))
+        for p, (i, j) in zip(pieces, pairwise(ends), strict=True):
+            terms = (zip(b, w[i:j], strict=True) for b, w in zip(p.back, weighs, strict=False))
+            yield list(map(Line, keeps[i:j], zip(*terms, strict=True)))
+
+    def back(self, nodes: list[Tensor]) -> list[LinOp]:
+        """Phi(t,0)^-1 at all nodes, which makes x0 of the values."""
+        times = torch.cat(nodes)
+        Phi = self.process.Phi(times, torch.zeros_like(times)).inv
+        return [pick(Phi, i) for i in torch.arange(len(times)).split(len(nodes[0]))]
+
+    def outputs(self) -> list[Any]:
+        """Sigma(t), which makes x + Sigma g = Phi(t,0) x0; None where the score itself is used."""
         t = self.points
         if self.method.form == "noise":
             return [None] * len(t)
-        back = self.process.Phi(t, torch.zeros_like(t)).inv
-        pull = back @ self.process.Sigma(t)
-        return list(zip(back.per_step(self.x), pull.per_step(self.x), strict=True))
+        return self.process.Sigma(t).per_step(self.x)
 
     def roots(self) -> Iterator[list[tuple[Any, ...]]]:
         """Factors of (z) or, for two stages, of (z, k), increment and area of the path.
@@ -245,7 +269,7 @@ class Plan:
         for k, b in enumerate(self.blocks):
             if len(b.step) == 2:
                 at = torch.arange(b.i, b.j)
-                m = self.points[self.numbers(k, b.step[0].to)]
+                m = self.points[self.called(k, 1)]
                 yield self.inner(t[at], m, s[at], pick(R, at))
             yield whole[b.i : b.j]
 

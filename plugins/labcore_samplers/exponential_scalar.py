@@ -25,13 +25,20 @@ from labcore import LinOp, Process, Scalar
 SIZES = ((2.0, 8), (12.0, 16), (50.0, 32), (float("inf"), 96))
 """Gauss points that make int_0^1 e^(a z) z^3 dz exact to rounding, for a up to each bound."""
 
+FAR = 1e300
+
 VARIABLES: dict[str, Callable[[Tensor], Tensor]] = {
     "log_snr": lambda level: level,
     "rho": lambda level: torch.exp(-level),
 }
 
 
-def scalar_weights(
+def padded(process: Process, variable: str) -> bool:
+    """Whether scalar_stage serves, which takes steps of different numbers of nodes at once."""
+    return process.structure == "scalar" and variable in VARIABLES
+
+
+def scalar_stage(
     process: Process,
     t: Tensor,
     s: Tensor,
@@ -40,8 +47,13 @@ def scalar_weights(
     variable: str,
     rule: Literal["exact", "midpoint", "end"],
     eta: float,
-) -> list[LinOp]:
-    """W_j of the steps from t (n,) to s (n,), as exponential_weights.weights."""
+    count: Tensor | None = None,
+) -> tuple[LinOp, list[LinOp]]:
+    """What multiplies x_t, and W_j, of the steps from t (n,) to s (n,): exponential_weights.stage.
+
+    A node that is not there stands far off, so far that in floating point the others' polynomials
+    are what they are without it.
+    """
     times = torch.cat([t, s, *nodes])
     alpha = process.Phi(times, torch.zeros_like(times)).param.expand_as(times)
     sigma = process.Sigma(times).param.sqrt().expand_as(times)
@@ -50,24 +62,27 @@ def scalar_weights(
     h = level[1] - level[0]
     if form == "data":
         k, scale = 1 + eta, (1 + eta) * a_s
-        total = a_s - s_s / s_t * torch.exp(-eta * h) * a_t
-        factors = [torch.ones_like(h)] * len(nodes)
+        carry = s_s / s_t * torch.exp(-eta * h) if eta else s_s / s_t
+        total = a_s - carry * a_t
     else:
-        k, scale = -1.0, s_s
-        # Phi(t,s) as the step itself has it: a_s / a_t differs by rounding, times its own size.
-        total = (1 / process.Phi(t, s).param - s_s / s_t) * s_t
-        factors = list(sigma.reshape(-1, len(t))[2:])
+        k, scale, carry = -1.0, s_s, a_s / a_t
+        total = (carry - s_s / s_t) * s_t
     at = VARIABLES[variable]
     known = list(at(level[2:]))
+    if count is not None:
+        there = [count > j for j in range(len(nodes))]
+        far = [FAR ** (1 / j) if j else 0.0 for j in range(len(nodes))]
+        known[1:] = map(torch.where, there[1:], known[1:], far[1:])
     if rule == "exact":
         parts = _integrals(level[0], h, k, known, at)
     else:
-        halfway = _basis(known, at(level[0] + h / 2))
-        parts = [b * total / scale for b in halfway]
-        if rule == "end":
-            parts = [b * h for b in halfway]
+        over = h if rule == "end" else total / scale
+        parts = [b * over for b in _basis(known, at(level[0] + h / 2))]
     others = [scale * p for p in parts]
-    return [Scalar(f * w) for f, w in zip(factors, [total - sum(others), *others], strict=True)]
+    W = [total - sum(others), *others]
+    if form == "noise":
+        W = [v * w for v, w in zip(sigma.reshape(-1, len(t))[2:], W, strict=True)]
+    return Scalar(carry), [Scalar(w) for w in W]
 
 
 def _integrals(

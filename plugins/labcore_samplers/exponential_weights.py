@@ -36,7 +36,7 @@ from torch import Tensor
 from labcore import LinOp, Process
 from labcore_samplers.exponential_flow import POINTS, gather, quadrature
 from labcore_samplers.exponential_flow import Psi as Flow
-from labcore_samplers.exponential_scalar import scalar_weights
+from labcore_samplers.exponential_scalar import padded, scalar_stage
 
 Form = Literal["data", "noise"]
 Rule = Literal["exact", "midpoint", "end"]
@@ -52,6 +52,30 @@ SCALARS: dict[Variable, Callable[[Process, Tensor], Tensor]] = {
     "rho": lambda process, t: torch.exp(-process.log_snr(t) / 2),
 }
 """What interpolates: half log-SNR, t itself, or the ratio of noise to signal."""
+
+
+def stage(
+    process: Process,
+    Psi: Flow,
+    t: Tensor,
+    s: Tensor,
+    nodes: Sequence[Tensor],
+    *,
+    form: Form,
+    variable: Variable = "log_snr",
+    rule: Rule = "exact",
+    eta: float = 0.0,
+    count: Tensor | None = None,
+) -> tuple[LinOp, list[LinOp]]:
+    """What multiplies x_t in the steps from t to s, and ``weights``.
+
+    Where ``padded`` some steps may have fewer nodes: ``count`` (n,) says how many, and what stands
+    at the others does not matter.
+    """
+    if padded(process, variable):
+        return scalar_stage(process, t, s, nodes, form, variable, rule, eta, count)
+    made = weights(process, Psi, t, s, nodes, form=form, variable=variable, rule=rule, eta=eta)
+    return keep(process, Psi, t, s, form), made
 
 
 def weights(
@@ -72,8 +96,8 @@ def weights(
     step, at its value halfway in half log-SNR: "midpoint" (DPM-Solver++ 2M, UniPC's B2 = e^h - 1);
     "end" moreover weighs its change by the integrand at s (UniPC's B1 = h).
     """
-    if process.structure == "scalar" and variable != "time":
-        return scalar_weights(process, t, s, nodes, form, variable, rule, eta)
+    if padded(process, variable):
+        return scalar_stage(process, t, s, nodes, form, variable, rule, eta)[1]
     size = process.Sigma(t[:1]).param.numel() * POINTS
     block = max(1, LARGEST // size)
     parts = [
