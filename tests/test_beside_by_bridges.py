@@ -9,6 +9,7 @@ written out. docs/differences.md gathers what is found here.
 
 import math
 from collections.abc import Callable
+from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
@@ -250,7 +251,7 @@ def test_third_orders_of_diffusers_and_k_diffusion_halve_the_same_term(at: str) 
 def test_sde_dpmsolver_3_of_diffusers_has_a_sign_wrong_in_its_quadratic_term() -> None:
     """With k = 2h, -phi_3 = (1 - e^-k - k)/k^2 + 1/2 weighs D2; in diffusers it is - 1/2.
 
-    A whole D2, of order h^2, too little: of order 1 in law. Read off a step of h = 0.3 whose last
+    A whole D2, of order h^2, too little. Read off a step of h = 0.3 whose last
     three values are 1, 0 and 0, so that D1 = D2 = 1/2.
     """
     library = pytest.importorskip("diffusers.schedulers")
@@ -268,6 +269,44 @@ def test_sde_dpmsolver_3_of_diffusers_has_a_sign_wrong_in_its_quadratic_term() -
     phi3 = phi2 / k - 0.5
     published = alpha * (phi2 / 2 - phi3 / 2)
     assert float(got) == pytest.approx(published - alpha / 2, rel=1e-9)
+
+
+def test_so_it_is_of_order_1_in_law(monkeypatch: pytest.MonkeyPatch) -> None:
+    """k-diffusion's on the same steps: of order 2, and twenty times as close at 128."""
+    module = import_module("labcore.testing.audit")
+    monkeypatch.setattr(module, "_linearity", lambda *_: 0.0)  # it casts states to float32
+    theirs, other = (
+        [
+            audit(sampler, vp(), log_snr(vp(), n), default_data(2), options=how).w2
+            for n in (64, 128)
+        ]
+        for sampler, how in (
+            (D["DPMSolverMultistepScheduler-sde-dpmsolver++-3"], FULL),
+            (K["sample_dpmpp_3m_sde"], {}),
+        )
+    )
+    assert 0.9 < math.log2(theirs[0] / theirs[1]) < 1.3
+    assert 1.9 < math.log2(other[0] / other[1]) < 2.3
+    assert theirs[1] > 15 * other[1]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "most", "ours", "least"),
+    [
+        ("UniPCMultistepScheduler-3", 2.6, "unipc_3", 3.8),
+        ("DPMSolverMultistepScheduler-dpmsolver-3", 2.3, "dpm_solver_3m", 2.8),
+    ],
+)
+def test_orders_of_what_differs(theirs: str, most: float, ours: str, least: float) -> None:
+    """From 120 to 240 quadratic steps, against the classical Runge-Kutta method at 1500."""
+    exact = states(FIXED["rk4"], vp(), quadratic(vp(), 1500))[-1]
+
+    def order(sampler: Entry, **how: Any) -> float:
+        ends = [states(sampler, vp(), quadratic(vp(), n), **how)[-1] for n in (120, 240)]
+        errors = [float((end - exact).abs().max()) for end in ends]
+        return math.log2(errors[0] / errors[1])
+
+    assert order(D[theirs], **FULL) < most < least < order(FIXED[ours])
 
 
 def test_sde_dpmsolver_of_diffusers_makes_too_much_noise() -> None:

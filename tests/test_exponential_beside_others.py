@@ -25,9 +25,10 @@ from torch import Tensor
 from labcore import Entry
 from labcore.noise import initial, replay
 from labcore_linear import edm
-from labcore_samplers.exponential import AB, EULER, Method, integrate
+from labcore_samplers.exponential import AB, EULER, Method, corrector, integrate
 from labcore_samplers.exponential_methods import EXPONENTIAL
-from labcore_samplers.exponential_unipc import UNIPC
+from labcore_samplers.exponential_unipc import LINE, UNIPC, Variant
+from labcore_samplers.exponential_weights import Form
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -219,3 +220,29 @@ def test_unipc_is_diffusers_s(order: int, form: str, variant: str) -> None:
     got = drive(scheduler, ts)
     mine = ours(f"unipc_{order}", ts, form=form, variant=variant)
     torch.testing.assert_close(mine, got, **CLOSE)
+
+
+@pytest.mark.parametrize("variant", list(LINE))
+@pytest.mark.parametrize("form", ["data", "noise"])
+def test_unipc_3_is_diffusers_s_started_through_the_lower_orders(
+    form: Form, variant: Variant
+) -> None:
+    """Ours starts with DPM-Solver-3's step instead, for order 4."""
+    ts = levels()
+    scheduler = schedulers.UniPCMultistepScheduler(
+        solver_order=3,
+        solver_type=variant,
+        predict_x0=form == "data",
+        lower_order_final=False,
+    )
+    got = drive(scheduler, ts)
+    method = Method(
+        (EULER, AB(2), AB(3), AB(3)),
+        form,
+        rule=LINE[variant],
+        corrections=(None, corrector(1), corrector(2), corrector(3)),
+    )
+    mine = integrate(edm(), score, start(ts[0]), ts, replay(draws()), method)
+    torch.testing.assert_close(torch.stack(list(mine)), got, **CLOSE)
+    own = ours("unipc_3", ts, form=form, variant=variant)
+    assert float((own - got).abs().max()) > 1e-4
