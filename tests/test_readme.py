@@ -25,7 +25,7 @@ def expected(text: str) -> str:
     registry = labcore.load_registry()
     names = [*KINDS, "end"]
     for heading, after in zip(KINDS, names[1:], strict=False):
-        own = [(n, e) for n, e in registry.all(KINDS[heading])]
+        own = [(n, e) for n, e in registry.all(KINDS[heading]) if "library" not in e.traits]
         table = f"\n\n{markdown_table(KINDS[heading], own)}\n\n"
         pattern = rf"(<!-- {heading} -->).*?(<!-- {after} -->)"
         text = re.sub(pattern, lambda m, t=table: m[1] + t + m[2], text, flags=re.DOTALL)

@@ -8,6 +8,7 @@ table, is any grid, in float64. Its draws are torch.randn_like, answered by the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ def one_by_one(
     left = made.timesteps
     for i in range(len(ts) - 1):
         draws = (noise(ts[i], ts[i + 1], stream) for stream in streams)
-        with serving(lambda draws=draws: next(draws)):
+        with serving(partial(next, draws)):
             x = made.step(x, left[i], left[i + 1])
         yield x
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import labcore
 from labcore import Entry, Noise, Process, Score
-from labcore_diffusers import runs
+from labcore_diffusers import edm, in_levels, runs
 from labcore_diffusers.runs import LAST, LEADING, PLAIN, Run, Tables
 
 WHOSE = "diffusers (von Platen et al. 2022)"
@@ -147,7 +147,7 @@ def ScoreSdeVeScheduler(
     correct_steps: Annotated[int, Ge(0)] = 1,
 ) -> Iterator[Tensor]:
     """Song et al.'s predictor-corrector for VE; without ``correct_steps`` the predictor alone."""
-    yield from runs.sde_ve(runs.prepared(process, score, x, ts, noise, "config"), correct_steps)
+    yield from edm.sde_ve(runs.prepared(process, score, x, ts, noise, "config"), correct_steps)
 
 
 def ve_evals(correct_steps: int) -> int:
@@ -155,12 +155,12 @@ def ve_evals(correct_steps: int) -> int:
 
 
 def levels(name: str, doc: str, order: float, cite: str, **traits: Any) -> Entry:
-    return plain(name, doc, order, cite, lambda run: runs.in_levels(run, name), **traits)
+    return plain(name, doc, order, cite, lambda run: in_levels.in_levels(run, name), **traits)
 
 
 def stages(name: str, doc: str, cite: str, own_noise: bool = False, **traits: Any) -> Entry:
     def walk(run: Run) -> Iterator[Tensor]:
-        return runs.in_two_stages(run, name, own_noise)
+        return in_levels.in_two_stages(run, name, own_noise)
 
     return plain(name, doc, 2, cite, walk, **{"evals": 2, **traits})
 
@@ -172,7 +172,7 @@ def own(
     attribute = traits.get("draws") == "attribute"
 
     def walk(run: Run) -> Iterator[Tensor]:
-        return runs.on_own_levels(run, name, data, sign, attribute, **config)
+        return edm.on_own_levels(run, name, data, sign, attribute, **config)
 
     return plain(f"{name}{suffix}", doc, 2, DPMPP, walk, grid="own", **traits)
 
@@ -231,8 +231,8 @@ ENTRIES = [
     *multistep(),
     *singlestep(),
     entry(SASolverScheduler, "SASolverScheduler", 2, SA, **DRAWN),
-    plain("PNDMScheduler", PRK, 4, PNDM, lambda r: runs.pndm(r, False), extra=9, **STILL),
-    plain("PNDMScheduler-plms", PLMS, 4, PNDM, lambda r: runs.pndm(r, True), extra=1, **STILL),
+    plain("PNDMScheduler", PRK, 2, PNDM, lambda r: runs.pndm(r, False), extra=9, **STILL),
+    plain("PNDMScheduler-plms", PLMS, 2, PNDM, lambda r: runs.pndm(r, True), extra=1, **STILL),
     plain("IPNDMScheduler", "iPNDM of four values of eps.", 4, PNDM, runs.ipndm, **STILL),
     plain(
         "CogVideoXDDIMScheduler",
@@ -276,7 +276,7 @@ ENTRIES = [
         "Euler's step, EDM's form.",
         1,
         EDM,
-        runs.edm_euler,
+        edm.edm_euler,
         **STILL,
         **ROUNDED,
     ),
