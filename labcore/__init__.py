@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 _HOMES = {
     "adapt": "Levels levels require serving",
+    "certification": "certify",
     "entry": "Entry grid metric network objective process reporter sampler score target",
     "errors": "InvalidGrid InvalidOption InvalidProcess InvalidStudy LabError MetricError"
     " PluginError SamplerError ScoreError StoreError TrainingError Unavailable UnknownName",
@@ -49,6 +50,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from labcore.adapt import Levels, levels, require, serving
+    from labcore.certification import certify
     from labcore.entry import (
         Entry,
         grid,

@@ -251,7 +251,8 @@ def line(certificate: Certificate) -> str:
     options = ", ".join(f"{k}={v}" for k, v in certificate.options.items())
     what = f"{certificate.sampler}({options})" if options else certificate.sampler
     found = "".join(f"; {check.name}: {check.found}" for check in certificate.failed)
-    state = f"{MARKS[certificate.state]} {certificate.state}".strip()
+    whole = certificate.complete or certificate.failed
+    state = f"{MARKS[certificate.state]} {certificate.state}".strip() if whole else "passed"
     took = f"{certificate.seconds:.1f} s"
     return f"{state:<11} " + one_line(f"{what} on {certificate.process}, {took}{found}", 2000)
 
