@@ -29,7 +29,7 @@ def shipped_by_diffusers() -> set[str]:
         warnings.simplefilter("ignore")
         schedulers = pytest.importorskip("diffusers.schedulers")
         base = schedulers.SchedulerMixin
-        known = {name: getattr(schedulers, name) for name in dir(schedulers)}
+        known = {name: getattr(schedulers, name, None) for name in dir(schedulers)}
     return {
         name
         for name, of in known.items()
