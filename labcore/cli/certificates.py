@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -26,10 +27,7 @@ def certificates_command(
     debug: bool,
 ) -> None:
     """List the certificates in a store; those of sampler NAME (or with that key) in full."""
-    from labcore.store import open_store
-
-    with open_store(store or "out/certificates.sqlite") as opened:
-        held = opened.certificates()
+    held = read(store)
     chosen = [c for c in held if name is None or _called(c, name)]
     if name is not None and not chosen:
         _refuse(name, held)
@@ -48,6 +46,19 @@ def certificates_command(
     else:
         for certificate in chosen:
             _show(certificate)
+
+
+def read(store: str | None) -> list[Certificate]:
+    """All certificates of a store, by default the one that labcore check fills."""
+    from labcore.cli.check import STORE
+    from labcore.errors import StoreError
+    from labcore.store import open_store
+
+    where = store or f"out/{STORE}.sqlite"
+    if store is None and not Path(where).exists():
+        raise StoreError(f"store '{where}': there is none yet; labcore check SAMPLER makes one")
+    with open_store(where) as opened:
+        return opened.certificates()
 
 
 def _called(certificate: Certificate, name: str) -> bool:
