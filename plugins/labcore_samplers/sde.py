@@ -159,7 +159,9 @@ def entry(steps: Method, doc: str, **traits: Any) -> Entry:
     ) -> Iterator[Tensor]:
         return steps(process, score, x, ts, noise, rate_of(lam))
 
-    integrate.__doc__ = doc
+    integrate.__doc__ = (
+        f"{doc}\n\n``lam`` is the noise rate: a number, or knots [[t, lam], ..] joined by lines."
+    )
     made: Entry = labcore.sampler(stochastic=True, **traits)(integrate)
     return made
 
@@ -182,7 +184,7 @@ def with_rate(steps: Method, rate: RateOf, **traits: Any) -> Entry:
 ROESSLER = "Roessler (2010) SIAM J. Numer. Anal. 48(3), section 6.2"
 reverse_sde = entry(
     euler_steps,
-    "Euler-Maruyama on the reverse SDE with any rate: a number, or knots [[t, lam], ..].",
+    "Euler-Maruyama on the reverse SDE with any rate lam(t).",
     name="reverse_sde",
     order=1,
     strong=1,
