@@ -11,6 +11,7 @@ from torch import Tensor
 
 from labcore.certificates import Check
 from labcore.entry import Entry
+from labcore.errors import SamplerError
 from labcore.linop import Event
 from labcore.noise import Noise, brownian, initial
 from labcore.processes import Process
@@ -94,6 +95,20 @@ class Case:
         """The same sampler with another process, data or options."""
         given = {"process": self.process, "data": self.data, "options": self.options, **other}
         return Case(self.entry, given["process"], given["options"], self.seed, given["data"])
+
+    @property
+    def least(self) -> int:
+        """The fewest steps it takes without refusing them by a SamplerError."""
+        return self.once("least", self._least)
+
+    def _least(self) -> int:
+        for n in range(1, 9):
+            try:
+                self.run(n)
+            except SamplerError:
+                continue
+            return n
+        return 1
 
     def once(self, key: Any, make: Callable[[], Kept]) -> Kept:
         """make(), made once for all checks."""

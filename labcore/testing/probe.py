@@ -15,6 +15,7 @@ to rounding at any number of steps.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -139,6 +140,7 @@ class Bench:
         self.case, self.ts, self.at, self.used, self.room = case, ts, 0, 0, room
         self.first = 2 + case.D
         self.rows = self.first + room + CLOSED
+        self.high, self.low = float(ts[: HEAD + 2][-1]), float(ts[-TAIL - 1 :][0])
         self.calls: list[Asked] = []
         self.draws: list[Asked] = []
         self.seen, self.twice = 0.0, list[float]()
@@ -154,20 +156,22 @@ class Bench:
         x[-CLOSED:] = self.case.start([self.case.seed], CLOSED, F64)
         return x
 
-    def near_an_end(self) -> bool:
-        return self.at < HEAD + 1 or self.at >= len(self.ts) - 1 - TAIL
+    def near_an_end(self, time: float) -> bool:
+        """In step and in time: some samplers take all steps at first, others stay at one time."""
+        step = self.at <= HEAD or self.at >= len(self.ts) - 1 - TAIL
+        return step and (time >= self.high or time <= self.low)
 
     def impulse(self, out: Tensor, asked: Asked) -> None:
         """Answer 1 on the row of this question, and a random number on the mixed row."""
-        if self.near_an_end() and self.used < self.room:
+        if not self.near_an_end(asked.time):
+            return
+        if self.used < self.room:
             row = self.first + self.used
             asked.row, weight = self.used, self.answers[self.used % 4096]
-            self.used += 1
             out[row] = 1.0
             out[self.first - 1] = weight
             self.mixed.append(weight)
-        elif self.near_an_end():
-            self.used += 1
+        self.used += 1
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         insist(x, t)
@@ -241,8 +245,20 @@ def run_probe(case: Case, ts: Tensor) -> Probe:
         room[0] = 2 * bench.used
 
 
+def _by_time(asked: Sequence[Asked], ts: Tensor) -> None:
+    """Steps by time, for a sampler that takes them all before it yields the first state."""
+    if any(a.step for a in asked):
+        return
+    times = (-ts).tolist()
+    for a in asked:
+        a.step = min(max(bisect_right(times, -a.time) - 1, 0), len(times) - 2)
+
+
 def _read(bench: Bench, x: Tensor, told: float) -> Probe:
     """What the states (N + 1, rows, D) show."""
+    if len(bench.ts) > 2:
+        _by_time(bench.calls, bench.ts)
+        _by_time(bench.draws, bench.ts)
     D, first = bench.case.D, bench.first
     closed = x[:, -CLOSED:]
     still = (closed[1:] == closed[:-1]).all(-1).all(-1).nonzero().flatten()

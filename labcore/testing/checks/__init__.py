@@ -11,7 +11,15 @@ from types import MappingProxyType
 
 from labcore.certificates import Check
 from labcore.testing.case import Case
-from labcore.testing.checks import contract, cost, orders, steps
+from labcore.testing.checks import (
+    contract,
+    cost,
+    metamorphic,
+    orders,
+    precision,
+    stability,
+    steps,
+)
 
 CHECKS: Mapping[str, Callable[[Case], Check]] = MappingProxyType(
     {
@@ -25,6 +33,12 @@ CHECKS: Mapping[str, Callable[[Case], Check]] = MappingProxyType(
         "order": orders.order,
         "strong": orders.strong,
         "steps": steps.steps,
+        "precision": precision.precision,
+        "variables": metamorphic.variables,
+        "rotation": metamorphic.rotation,
+        "scaling": metamorphic.scaling,
+        "permutation": metamorphic.permutation,
+        "stability": stability.stability,
     }
 )
 """Every check by its name, in the order of a certificate's page."""

@@ -16,7 +16,7 @@ EVERY = 64
 SPARSE = (100, 128, 250, 500, 1000)
 COUPLED = (1, 2, 3, 5, 8, 13, 33, 64, 250)
 SAME = 1e-4
-"""Relative difference up to which formulas are the same: float32 coefficients leave 1e-7 a step."""
+"""Relative difference up to which formulas are the same: float32 leaves 1e-7 a step."""
 
 
 def steps(case: Case) -> Check:
@@ -26,7 +26,7 @@ def steps(case: Case) -> Check:
     times that two grids share (labcore.testing.probe); both are compared from each number of
     steps to the next, and above 64 the number at which a change happens is searched for.
     """
-    counts = COUPLED if case.coupled else (*range(1, EVERY + 1), *SPARSE)
+    counts = numbers(case)
     if case.coupled:
         return _coupled(case, counts)
     probes = {n: probe(case, n) for n in counts}
@@ -39,12 +39,19 @@ def steps(case: Case) -> Check:
             "; ".join(f"from {n} steps on {what}" for n, what in list(switches.items())[:3]),
             "make the algorithm an option, not a matter of the number of steps",
         )
-    note = f"; {drift}" if drift else ""
+    refused = "" if case.least == 1 else f"; it refuses fewer than {case.least}"
+    note = (f"; {drift}" if drift else "") + refused
     return passed(
         f"one algorithm at every number of steps to {EVERY} and at {SPARSE}{note}",
         figures={"steps": list(counts), "calls": [len(p.calls) for p in probes.values()]},
         plots=(_plot(changes),),
     )
+
+
+def numbers(case: Case) -> tuple[int, ...]:
+    """The numbers of steps to look at."""
+    counts = COUPLED if case.coupled else (*range(1, EVERY + 1), *SPARSE)
+    return tuple(n for n in counts if n >= case.least)
 
 
 def _coupled(case: Case, counts: Sequence[int]) -> Check:
