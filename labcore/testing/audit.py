@@ -8,6 +8,7 @@ is the output law, whose distance to the truth is then a number, not an estimate
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from labcore.errors import SamplerError
 from labcore.linop import Event
-from labcore.noise import Noise, basis, brownian, counting, initial, replay
+from labcore.noise import Noise, Recorded, basis, brownian, counting, initial
 from labcore.processes import Process
 from labcore.scores import Score
 from labcore.seeds import generator
@@ -26,6 +27,8 @@ from labcore.targets import Mixture, state_law
 from labcore.testing.gaussians import bures, gaussian, gaussian_score, kl
 
 Sampler = Callable[..., Iterator[Tensor]]
+FEW = 32
+"""Steps up to which a run from zero is made too: do the draws depend on the state?"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +81,7 @@ def audit(
     Raises SamplerError for a sampler that is not affine (adaptive steps, norm-dependent ones).
     """
     event = event or (data.means.shape[1],)
-    score = gaussian_score(process, data, event)
+    score = gaussian_score(process, data, event, ts)
     state = process.event(event)
     D = torch.Size(state).numel()
 
@@ -87,14 +90,7 @@ def audit(
             states = sampler(process, score, x.reshape(-1, *state), ts, noise, **(options or {}))
             return final(states, x).flatten(1)
 
-    counter = counting(state)
-    go(torch.zeros(1, D, dtype=torch.float64), counter)
-    M = len(counter.draws)
-    x = torch.zeros(1 + D + M * D, D, dtype=torch.float64)
-    x[1 : 1 + D] = torch.eye(D, dtype=torch.float64)
-    out = go(x, basis(state, M))
-    offset, linear = out[0], out[1:] - out[0]
-    linearity = _linearity(go, offset, linear, state, M)
+    offset, linear, M, linearity = _map(go, D, state, len(ts) - 1)
     if not linearity < 1e-6:
         raise SamplerError(
             f"audit: the output is not affine in (x_T, z), relative departure {linearity:.2g}; "
@@ -107,19 +103,39 @@ def audit(
     return Audit(mean, cov, state_law(process, data, ts[-1], event), M, linearity)
 
 
-def _linearity(
-    go: Callable[[Tensor, Noise], Tensor], offset: Tensor, linear: Tensor, state: Event, M: int
-) -> float:
-    """Largest relative departure from the affine map, on random (x_T, z) of all sizes."""
-    D, g = len(offset), generator("linearity")
+def _map(
+    go: Callable[[Tensor, Noise], Tensor], D: int, state: Event, N: int
+) -> tuple[Tensor, Tensor, int, float]:
+    """The affine map's offset (D,) and linear part (D + M D, D), M, and how far it is from affine.
+
+    The first run has random (x_T, z) of all sizes and counts the draws, the second the basis: the
+    departure is that of the first from what the second predicts.
+    """
+    g = generator("linearity")
     sizes = torch.tensor([0.1, 1.0, 1.0, 10.0, 100.0], dtype=torch.float64)[:, None]
-    x = sizes * torch.randn(len(sizes), D, generator=g, dtype=torch.float64)
-    z = sizes * torch.randn(M, len(sizes), D, generator=g, dtype=torch.float64)
-    got = go(x, replay(z.reshape(M, len(sizes), *state)))
-    inputs = torch.cat([x, z.transpose(0, 1).reshape(len(sizes), M * D)], 1)
-    wanted = offset + inputs @ linear
+    drawn: list[Tensor] = []
+
+    def give(m: int) -> Tensor:
+        if m == len(drawn):
+            z = torch.randn(len(sizes), D, generator=g, dtype=torch.float64)
+            drawn.append(sizes * z)
+        return drawn[m].reshape(-1, *state)
+
+    random = sizes * torch.randn(len(sizes), D, generator=g, dtype=torch.float64)
+    got = go(random, Recorded(give))
+    M = len(drawn)
+    if N <= FEW:
+        counter = counting(state)
+        go(torch.zeros(1, D, dtype=torch.float64), counter)
+        if len(counter.draws) != M:
+            return got[0], got, M, math.inf
+    x = torch.zeros(1 + D + M * D, D, dtype=torch.float64)
+    x[1 : 1 + D] = torch.eye(D, dtype=torch.float64)
+    out = go(x, basis(state, M))
+    offset, linear = out[0], out[1:] - out[0]
+    wanted = offset + torch.cat([random, *drawn], 1) @ linear
     size = (wanted - offset).abs().amax(1).clamp_min(1e-300)
-    return float(((got - wanted).abs().amax(1) / size).max())
+    return offset, linear, M, float(((got - wanted).abs().amax(1) / size).max())
 
 
 @dataclass(frozen=True)

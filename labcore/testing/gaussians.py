@@ -8,7 +8,7 @@ from torch import Tensor
 from labcore.linop import Event
 from labcore.processes import Process
 from labcore.scores import Score
-from labcore.targets import Mixture, state_law
+from labcore.targets import Mixture
 
 
 def gaussian(mean: Tensor, cov: Tensor) -> Mixture:
@@ -17,24 +17,52 @@ def gaussian(mean: Tensor, cov: Tensor) -> Mixture:
     return Mixture(one, mean.double()[None], cov.double()[None])
 
 
-def gaussian_score(process: Process, data: Mixture, event: Event) -> Score:
-    """Exact score for data ~ N(m, S) of one component: -C_t^-1 (x - m_t).
+def gaussian_score(
+    process: Process, data: Mixture, event: Event, times: Tensor | None = None
+) -> Score:
+    """Exact score for data ~ N(m, S) of one component: -C_t^-1 (x - m_t), as mixture_score."""
+    return mixture_score(process, data, event, times)
 
-    Dense linear algebra throughout: an oracle for any process, not a fast score.
+
+def mixture_score(
+    process: Process, data: Mixture, event: Event, times: Tensor | None = None
+) -> Score:
+    """Exact score of a mixture, - sum_k r_k C_k^-1 (x - m_k), with dense linear algebra.
+
+    An oracle for any process, not a fast score. What a time needs is made when it is first asked;
+    that of ``times`` at once.
     """
-    known: dict[float, tuple[Tensor, Tensor]] = {}
+    known: dict[float, tuple[Tensor, Tensor, Tensor]] = {}
+    state = process.event(event)
+    d = data.means.shape[1]
+    lift = process.embed(torch.eye(d, dtype=torch.float64).reshape(d, *event)).reshape(d, -1).T
+
+    def learn(t: Tensor) -> None:
+        carry = process.Phi(t, torch.zeros_like(t)).dense(state) @ lift
+        carry = carry.expand(len(t), *carry.shape[1:])
+        covs = carry[:, None] @ data.covs @ carry[:, None].mT
+        covs = covs + process.Sigma(t).dense(state)[:, None]
+        P, half = torch.linalg.inv(covs), torch.linalg.slogdet(covs)[1] / 2
+        means = data.means @ carry.mT
+        for i, time in enumerate(t.tolist()):
+            known[time] = means[i][:, None], P[i], (data.weights.log() - half[i])[:, None]
 
     def score(x: Tensor, t: Tensor) -> Tensor:
         if t.ndim:
             return torch.cat([score(row, time) for row, time in zip(x.split(1), t, strict=True)])
         time = float(t)
         if time not in known:
-            law = state_law(process, data, t, event)
-            known[time] = law.means[0], torch.linalg.inv(law.covs[0])
-        m, precision = known[time]
-        flat = (m.to(x) - x.flatten(1)) @ precision.to(x)
-        return flat.reshape(x.shape)
+            learn(torch.tensor([time], dtype=torch.float64))
+        m, P, c = (v.to(x) for v in known[time])
+        delta = x.flatten(1) - m
+        pull = delta @ P
+        if len(pull) == 1:
+            return -pull[0].reshape(x.shape)
+        r = (c - (delta * pull).sum(-1) / 2).softmax(0)
+        return -(r[..., None] * pull).sum(0).reshape(x.shape)
 
+    if times is not None:
+        learn(times)
     return score
 
 

@@ -8,20 +8,21 @@ a plateau that has another cause) takes over. So log e is fitted by
 
 by least squares over the asymptotic window: the longest tail of the points above the floor whose
 residuals are those of the given noise and of the terms left out. The interval has two parts:
-Student's for the scatter, and the drift of the fine end, |p - local slope there|, together with
-what the floor adds to the last point, for what the model leaves out.
+three standard errors for the scatter, and the drift of the fine end, |p - local slope there|,
+together with what the floor adds to the last point, for what the model leaves out. Where noise is
+given and hides b/n, a line is fitted instead, with half of what b/n would change.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
 
-EPS = 2.0**-52
+Array = np.ndarray[Any, np.dtype[np.float64]]
 CLEAR = 30.0
 """How far above the floor a point must be to count: there it adds 3 % at most."""
 TERMS = 0.02
@@ -91,7 +92,8 @@ def measure(
     first = last
     while first > 0 and clear[first - 1]:
         first -= 1
-    if last - first < 2:
+    usable = last - first + 1
+    if usable < 3:
         return Slope(math.nan, -math.inf, math.inf, max(first, 0), max(last, 0), *told, False, FEW)
     local = _local(n[first : last + 1], e[first : last + 1])
     flat = _plateau(local, e[first : last + 1], sd[first : last + 1])
@@ -106,7 +108,39 @@ def measure(
         fit, first = wider, begin
     assert fit is not None
     low, high = fit.p - fit.half, fit.p + fit.half
-    return Slope(fit.p, low, high, first, last, *told, fit.why == "", fit.why)
+    why = fit.why or (UNSETTLED if last - first < 3 < usable else "")
+    return Slope(fit.p, low, high, first, last, *told, why == "", why)
+
+
+def follow(
+    error: Callable[[int], float | tuple[float, float]],
+    *,
+    floor: float = 0.0,
+    coarse: int = 8,
+    fine: int = 256,
+    width: float = 0.1,
+) -> Slope:
+    """The order of error(n), n doubled from ``coarse`` until it is known to ``width``.
+
+    ``error`` may give a relative standard error too. Ends at ``fine`` steps or at the floor.
+    """
+    n: list[int] = []
+    e: list[float] = []
+    sd: list[float] = []
+    at: Slope | None = None
+    while at is None or not (n[-1] >= fine or e[-1] <= CLEAR * floor):
+        n.append(2 * n[-1] if n else coarse)
+        made = error(n[-1])
+        value, noise = made if isinstance(made, tuple) else (made, 0.0)
+        e.append(value)
+        sd.append(noise)
+        if len(n) > 3:
+            at = measure(n, e, floor=floor, noise=sd)
+            if at.resolved and at.half <= width:
+                break
+        elif n[-1] >= fine:
+            at = measure(n, e, floor=floor, noise=sd)
+    return at
 
 
 FEW = "fewer than three errors above the rounding floor; use fewer steps"
@@ -122,34 +156,43 @@ class _Fit:
     why: str
 
 
-def _fit(n: np.ndarray, e: np.ndarray, sd: np.ndarray, floor: float) -> _Fit:
+def _fit(n: Array, e: Array, sd: Array, floor: float) -> _Fit:
     """Weighted least squares for (a, p, b) of the module's model, and the interval of p."""
     weight = 1 / np.hypot(np.maximum(sd, 1e-4), floor / e)
     M = np.stack([np.ones_like(n), -np.log(n), n[0] / n], 1) * weight[:, None]
-    at, *_ = np.linalg.lstsq(M, np.log(e) * weight, rcond=None)
-    inverse = np.linalg.inv(M.T @ M)
-    rest = np.log(e) * weight - M @ at
-    free = len(n) - 3
-    # The scatter is at least that given, and Student's where the residuals show more.
-    scatter = 2.6 * math.sqrt(inverse[1, 1])
-    if free:
-        seen = math.sqrt(float(rest @ rest) / free * inverse[1, 1])
-        scatter = max(scatter, float(stdtrit(free, 0.995)) * seen if sd.max() == 0 else 0.0)
-    drift = _local(n, e)
-    left = abs(at[1] - drift[-1])
+    line, curve = _least(M[:, :2], np.log(e) * weight), _least(M, np.log(e) * weight)
+    straight = sd.max() > 0 and np.abs(line.rest).max() < 3
+    best, local = (line if straight else curve), _local(n, e)
+    left = abs(curve.p - line.p) / 2 if straight else abs(curve.p - local[-1])
     left += (floor / e[-1] + floor / e[-2]) / math.log(n[-1] / n[-2])
     allowed = np.maximum(TERMS, 3 * sd)
-    consistent = bool((np.abs(rest / weight) <= allowed).all()) and left < DRIFT
-    settled = abs(drift[-1] - drift[-2]) < DRIFT + 4 * float(np.hypot(sd[-1], sd[-2]))
-    return _Fit(float(at[1]), scatter + left, consistent, "" if settled else UNSETTLED)
+    noise = 3 * float(np.hypot(sd[-1], sd[-2]))
+    consistent = bool((np.abs(best.rest / weight) <= allowed).all()) and left < DRIFT + noise
+    settled = abs(local[-1] - local[-2]) < DRIFT + 2 * noise
+    return _Fit(best.p, 3 * best.se + left, consistent, "" if settled else UNSETTLED)
 
 
-def _local(n: np.ndarray, e: np.ndarray) -> np.ndarray:
+class _Least(NamedTuple):
+    p: float
+    se: float
+    rest: Array
+
+
+def _least(M: Array, y: Array) -> _Least:
+    """The second unknown of M at = y, by least squares; errors are 1, or as residuals show."""
+    at, *_ = np.linalg.lstsq(M, y, rcond=None)
+    rest = y - M @ at
+    free = len(y) - M.shape[1]
+    seen = math.sqrt(float(rest @ rest) / free) if free else 1.0
+    return _Least(float(at[1]), math.sqrt(np.linalg.inv(M.T @ M)[1, 1]) * max(1.0, seen), rest)
+
+
+def _local(n: Array, e: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.log(e[:-1] / e[1:]) / np.log(n[1:] / n[:-1])
 
 
-def _plateau(local: np.ndarray, e: np.ndarray, sd: np.ndarray) -> float | None:
+def _plateau(local: Array, e: Array, sd: Array) -> float | None:
     """The height of the last three errors where they no longer fall, else None."""
     if (local[-2:] < 0.2).all() and (np.abs(local[-2:]) < 0.2 + 4 * sd[-2:]).all():
         return float(e[-3:].mean())
