@@ -102,7 +102,7 @@ class Certificate:
     def to_json(self) -> str:
         """One line of JSON that ``from_json`` reads; what is not finite becomes null."""
         held = _finite({"format": FORMAT, **asdict(self)})
-        return json.dumps(held, sort_keys=True, allow_nan=False, default=str)
+        return json.dumps(held, allow_nan=False, default=str)
 
 
 def from_json(text: str) -> Certificate:

@@ -219,3 +219,14 @@ def test_a_damaged_certificate_is_refused_by_name_and_the_others_are_saved(
 def test_a_text_that_is_no_certificate_is_a_store_error(text: str) -> None:
     with pytest.raises(StoreError, match="make it again"):
         from_json(text)
+
+
+def test_figures_come_back_in_the_order_they_were_given(tmp_path: Path) -> None:
+    from labcore import pages
+
+    given = certificate(checks=(Check("order", "passed", "1", figures={"z": 1, "a": 2}),))
+    with open_store(tmp_path / "s.sqlite", write=True) as store:
+        store.keep([given])
+        (back,) = store.certificates()
+    assert list(back["order"].figures) == ["z", "a"]
+    assert pages.html(back) == pages.html(replace(given, options=dict(back.options)))

@@ -34,7 +34,7 @@ def certificates_command(
     if page:
         from labcore import pages
 
-        for path in pages.write(chosen, page):
+        for path in list(pages.write(chosen, page)):
             click.echo(path)
     elif as_json:
         for certificate in chosen:

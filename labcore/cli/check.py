@@ -95,7 +95,7 @@ def check_command(
     if page:
         from labcore import pages
 
-        for path in pages.write(made, page):
+        for path in list(pages.write(made, page)):
             click.echo(f"  {path}", err=as_json)
     return 1 if any(certificate.state == "failed" for certificate in made) else 0
 

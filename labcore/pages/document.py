@@ -15,8 +15,8 @@ from labcore.text import one_line
 
 STATUS = {"passed": "✓", "failed": "✗", "skipped": "–"}
 
-MOST = 12
-"""More numbers than this in one figure are cut."""
+MOST = 8
+"""More numbers than this in one figure are cut, but for the last."""
 
 Plot = Mapping[str, Any]
 
@@ -70,9 +70,11 @@ def number(value: Any) -> str:
             return f"{value:.4g}"
         case Mapping():
             return ", ".join(f"{_words(k)} {number(v)}" for k, v in list(value.items())[:MOST])
+        case [list() | tuple() as row, *_]:
+            return f"{len(value)} × {len(row)} numbers"
         case list() | tuple():
-            more = ", ..." if len(value) > MOST else ""
-            return ", ".join(map(number, value[:MOST])) + more
+            shown = [number(v) for v in value]
+            return ", ".join(shown if len(value) <= MOST else [*shown[:4], "...", shown[-1]])
     return one_line(str(value))
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
+from labcore.plots.curves import scale_x
 from labcore.plots.files import rendered
 from labcore.plots.panels import grid_of_axes, legend_below, title_axes
 from labcore.plots.style import GREY, Look, escape, looks, paper
@@ -19,6 +23,10 @@ from labcore.text import reason_of
 WIDTH, HEIGHT = 3.25, 2.2
 MARKED = 40
 """Lines of more points than this carry no markers."""
+
+REFERENCE = {"color": GREY, "lw": 0.9, "marker": ""}
+DASHES = ((0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
+"""How lines to compare with are drawn, one after the other."""
 
 DECADES = 2.0
 """How far from its level a region's colours go."""
@@ -55,29 +63,30 @@ def _numbers(values: Any) -> np.ndarray:
 def _lines(ax: Axes, plot: Plot) -> tuple[list[Any], list[str]]:
     series = list(plot["series"])
     solid = [str(i) for i, line in enumerate(series) if not line.get("dashed")]
-    styles = looks(solid)
+    styles, dashes = looks(solid), cycle(DASHES)
     handles, labels = [], []
     for i, line in enumerate(series):
-        style = _style(styles.get(str(i)), len(line["x"]))
+        look = styles.get(str(i))
+        style = _style(look, len(line["x"])) if look else {**REFERENCE, "ls": next(dashes)}
         ax.plot(_numbers(line["x"]), _numbers(line["y"]), **style)
         handles.append(Line2D([], [], **style))
         labels.append(escape(line["label"]))
-    for axis, scale in (("x", ax.set_xscale), ("y", ax.set_yscale)):
-        if plot.get(f"{axis}scale") == "log" and _positive(series, axis):
-            scale("log")
+    if plot.get("xscale") == "log" and len(x := _positive(series, "x")):
+        scale_x(ax, pd.Series(x))
+    if plot.get("yscale") == "log" and len(_positive(series, "y")):
+        ax.set_yscale("log")
     return handles, labels
 
 
-def _style(look: Look | None, points: int) -> dict[str, Any]:
-    if look is None:
-        return {"color": GREY, "ls": (0, (4, 2)), "lw": 0.8, "marker": ""}
+def _style(look: Look, points: int) -> dict[str, Any]:
     marker = look.marker if points <= MARKED else ""
     return {"color": look.color, "ls": look.line, "marker": marker, "mec": "white", "mew": 0.4}
 
 
-def _positive(series: Sequence[Mapping[str, Any]], axis: str) -> bool:
+def _positive(series: Sequence[Mapping[str, Any]], axis: str) -> np.ndarray:
     values = np.concatenate([_numbers(line[axis]).ravel() for line in series] or [np.zeros(0)])
-    return bool((values[np.isfinite(values)] > 0).any())
+    found: np.ndarray = values[np.isfinite(values) & (values > 0)]
+    return found
 
 
 def _region(ax: Axes, plot: Plot) -> tuple[list[Any], list[str]]:
@@ -93,6 +102,8 @@ def _region(ax: Axes, plot: Plot) -> tuple[list[Any], list[str]]:
     for axis, scale in (("x", ax.set_xscale), ("y", ax.set_yscale)):
         if plot.get(f"{axis}scale") == "log":
             scale("log")
+    if plot.get("xscale") == "log":
+        ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_facecolor("0.85")
     colours = matplotlib.colormaps["RdBu_r"]
     mesh = ax.pcolormesh(

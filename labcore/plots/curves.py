@@ -67,7 +67,7 @@ def curve(
             _draw(ax, panel, x, hue, styles)
         scale_y(axes, [panel for _, panel in panels], table)
         for ax in axes:
-            _scale_x(ax, table[x])
+            scale_x(ax, table[x])
         title_axes(figure, axes, [title for title, _ in panels])
         label_axes(axes, "NFE" if x == "nfe" else "steps", metric_name(table))
         handles, labels = legend(table, hue, styles, fitted, level)
@@ -177,7 +177,7 @@ def _limits(table: pd.DataFrame) -> tuple[float, float]:
     return float(np.exp(lowest - margin)), float(np.exp(highest + room * margin))
 
 
-def _scale_x(ax: Axes, values: pd.Series) -> None:
+def scale_x(ax: Axes, values: pd.Series) -> None:
     """A log axis with plain numbers at the values themselves, as far as they do not collide."""
     at = np.unique(values[values > 0])
     ax.set_xscale("log")
