@@ -39,6 +39,7 @@ SAME: list[tuple[str, dict[str, Any], str, dict[str, Any], dict[str, Any]]] = [
     ("CogVideoXDPMScheduler", {}, "sde_dpmpp_2m", {}, {}),
     ("LMSDiscreteScheduler", {}, "samplers:lms", {}, {"process": "edm", "steps": 8}),
     ("HeunDiscreteScheduler", {}, "edm_heun", {}, {}),
+    ("MiniMaxH3Scheduler", {}, "ddim", {}, {}),
     ("EDMDPMSolverMultistepScheduler", {}, "dpmpp_2m", {}, KARRAS),
     ("EDMDPMSolverMultistepScheduler-sde-dpmsolver++", {}, "sde_dpmpp_2m", {}, KARRAS),
     ("CosineDPMSolverMultistepScheduler", {}, "sde_dpmpp_2m", {}, LOG_SNR),
@@ -46,6 +47,7 @@ SAME: list[tuple[str, dict[str, Any], str, dict[str, Any], dict[str, Any]]] = [
 ]
 
 ROUNDED = [
+    ("FlowMatchEulerDiscreteScheduler", "ddim"),
     ("EulerDiscreteScheduler", "ddim"),
     ("EulerAncestralDiscreteScheduler", "ancestral"),
     ("EDMEulerScheduler", "ddim"),

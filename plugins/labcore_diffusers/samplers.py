@@ -15,7 +15,7 @@ from torch import Tensor
 
 import labcore
 from labcore import Entry, Noise, Process, Score
-from labcore_diffusers import edm, in_levels, runs
+from labcore_diffusers import edm, flow, in_levels, runs
 from labcore_diffusers.runs import LAST, LEADING, PLAIN, Run, Tables
 
 WHOSE = "diffusers (von Platen et al. 2022)"
@@ -28,6 +28,7 @@ UNIPC = "Zhao et al. (2023) arXiv:2302.04867"
 SA = "Xue et al. (2023) arXiv:2305.14267"
 PNDM = "Liu et al. (2022) arXiv:2202.09778"
 EDM = "Karras et al. (2022) arXiv:2206.00364"
+FLOW = "Lipman et al. (2023) arXiv:2210.02747"
 SONG = "Song et al. (2021) arXiv:2011.13456"
 CROWSON = "k-diffusion (Crowson 2022)"
 
@@ -306,5 +307,31 @@ ENTRIES = [
         -1.0,
         {},
         **TREE,
+    ),
+    plain(
+        "FlowMatchEulerDiscreteScheduler",
+        "Euler's step in the flow's own time, r = sigma/(alpha + sigma).",
+        1,
+        FLOW,
+        lambda run: flow.in_flow(run, "FlowMatchEulerDiscreteScheduler"),
+        **STILL,
+        **ROUNDED,
+    ),
+    plain(
+        "MiniMaxH3Scheduler",
+        "Euler's step in the flow's own time, as a blend of z and x_0.",
+        1,
+        FLOW,
+        lambda run: flow.in_flow(run, "MiniMaxH3Scheduler", -1.0),
+        **STILL,
+    ),
+    plain(
+        "LTXEulerAncestralRFScheduler",
+        "Ancestral in the flow's own time: Euler's step to r_s^2/r_t, and noise up to r_s.",
+        1,
+        f"{SONG}; {FLOW}",
+        lambda run: flow.in_flow(run, "LTXEulerAncestralRFScheduler"),
+        **DRAWN,
+        **ROUNDED,
     ),
 ]
