@@ -138,30 +138,39 @@ def row(name: str, entry: labcore.Entry, found: dict[str, Cell]) -> str:
     return "| " + " | ".join(told) + " |"
 
 
+def rows_of(path: Path) -> dict[str, list[str]]:
+    """The lines about each sampler that a table holds: its row, then its reasons."""
+    known: dict[str, list[str]] = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        if line.startswith(("| `", "- `")):
+            known.setdefault(line.split("`")[1], []).append(line)
+    return known
+
+
 def main(path: Path, names: list[str]) -> None:
     torch.set_num_threads(1)
     registry = labcore.load_registry()
     processes = {name: registry.get("process", name)() for name in PROCESSES}
-    lines = ["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS)]
-    reasons = []
+    known = rows_of(path) if names else {}
     for name, entry in registry.all("sampler"):
-        if (names and name not in names) or name.split(":")[0] not in OWN:
+        if entry.traits.get("order") is None or name.split(":")[0] not in OWN:
             continue
-        if entry.traits.get("order") is None:
+        if names and name not in names:
             continue
         found = dict(cells(name, entry, registry, processes))
-        lines.append(row(name, entry, found))
-        print(lines[-1], flush=True)
+        known[name] = [row(name, entry, found)]
         for head, why in found.items():
             if isinstance(why, str) and why:
-                reasons.append(f"- `{name}` on {head}: {why}")
-        if name in NOTES:
-            reasons.append(f"- `{name}`: {NOTES[name]}")
+                known[name].append(f"- `{name}` on {head}: {why}")
+        print(*known[name], sep="\n", flush=True)
+    lines = ["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS)]
+    lines += [known[name][0] for name in sorted(known)]
+    reasons = [line for name in sorted(known) for line in known[name][1:] if " on " in line]
+    reasons += [f"- `{name}`: {NOTES[name]}" for name in sorted(NOTES) if name in known]
     lead = (__doc__ or "").split("\n\n")
     text = "# Measured orders\n\nMade by `python benchmarks/orders.py`. " + lead[2].strip()
     text += "\nBold: farther than 0.15 from the declared order, the interval allowed for.\n\n"
-    text += "\n".join(lines) + "\n" + ("\n" + "\n".join(reasons) + "\n" if reasons else "")
-    path.write_text(text)
+    path.write_text(text + "\n".join(lines) + "\n\n" + "\n".join(reasons) + "\n")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ CHECKS: Mapping[str, Callable[[Case], Check]] = MappingProxyType(
         "nfe": cost.nfe,
         "order": orders.order,
         "strong": orders.strong,
+        "nonlinear": orders.nonlinear,
+        "consistency": orders.consistency,
         "steps": steps.steps,
         "precision": precision.precision,
         "variables": metamorphic.variables,

@@ -1,37 +1,205 @@
-"""The orders a sampler declares, measured."""
+"""Orders in law, on a nonlinear problem and on one path, and whether the bias goes to zero."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
 from labcore.certificates import Check
-from labcore.testing.audit import strong_order, weak_order
+from labcore.errors import SamplerError
+from labcore.noise import Noise, brownian
+from labcore.processes import Process
+from labcore.scores import Score
+from labcore.testing.audit import audit, strong_order
 from labcore.testing.case import Broken, Case, passed, skipped
-from labcore.testing.models import quadratic, uneven
+from labcore.testing.models import heart, quadratic, uneven_in_log
+from labcore.testing.nonlinear import Problem, problem
+from labcore.testing.slopes import Slope, follow, measure
+
+WITHIN = 0.15
+ROUNDING = 1e-14
+"""Error of a run in float64 from rounding alone, relative to the size of the state."""
+PATH_STEPS = (4, 8, 16, 32, 64)
+LOOK = "look for a wrong coefficient, or declare what it reaches"
 
 
-def order(case: Case, within: float = 0.15) -> Check:
+def order(case: Case, within: float = WITHIN) -> Check:
     """The order in law, by the exact audit on steps of uneven lengths, is the declared one."""
-    declared = case.entry.traits.get("order")
+    declared = case.order
     if declared is None:
         return skipped("no order is declared")
-    data, event, options = case.data, case.data_event, case.options
-    for steps in ((128, 256, 512), (512, 1024)):  # finer where the first are not yet asymptotic
-        measured = weak_order(
-            case.entry, case.process, uneven, data, steps=steps, event=event, options=options
-        )
-        if abs(measured.slope - declared) <= within:
-            return passed(f"{measured.slope:.2f}, declared {declared}")
-    raise Broken(
-        f"its order in law is {measured.slope:.2f} on Gaussian data, declared {declared}",
-        "look for a wrong coefficient, or declare what it reaches",
-    )
+    if case.coupled:
+        return skipped("its steps follow a tolerance, not the grid")
+    try:
+        slope = case.once("order in law", lambda: _in_law(case, declared, within))
+    except SamplerError as error:
+        return skipped(str(error))
+    found, figures = _told(slope, declared), _figures(slope, declared)
+    plots = (_plot("Order in law", "W2 to the exact law", slope, declared),)
+    if _exact(slope):
+        return passed("exact to rounding", figures=figures)
+    if slope.high + within < declared:
+        return _failed(f"its order in law is {found} on Gaussian data", figures, plots)
+    if slope.low - within > declared:
+        other = case.once("nonlinear", lambda: _nonlinear(case))
+        if isinstance(other, Slope) and other.low - within > declared:
+            why = f"its order in law is {found} and on a mixture {other}: more than it declares"
+            return _failed(why, figures, plots)
+        found += "; its leading error vanishes for Gaussian data"
+        found += f": {other} on a mixture" if isinstance(other, Slope) else ""
+    return passed(found, figures=figures, plots=plots)
 
 
-def strong(case: Case, within: float = 0.15) -> Check:
-    """The order on one Brownian path is the declared one, or higher: an affine score spares some
-    terms (SRA1 is of strong order 1.5, and of 2 on Gaussian data)."""
+def nonlinear(case: Case, within: float = WITHIN) -> Check:
+    """The order on a mixture: of the final states of an ODE method, of the law of an SDE method
+    (against the exact solution of both by methods that no sampler is)."""
+    if case.coupled:
+        return _at_tolerance(case)
+    declared = case.order
+    if declared is None:
+        return skipped("no order is declared")
+    slope = case.once("nonlinear", lambda: _nonlinear(case))
+    if isinstance(slope, str):
+        return skipped(slope)
+    noisy = case.once("noisy", lambda: bool(_problem(case).draws(_sampler(case))))
+    what = "error of the first two moments" if noisy else "rms distance to the exact states"
+    figures = _figures(slope, declared)
+    plots = (_plot("Order on a mixture", what, slope, declared),)
+    if _exact(slope):
+        return passed("exact to rounding", figures=figures)
+    if slope.resolved and slope.high + within < declared:
+        return _failed(f"its order on a mixture is {_told(slope, declared)}", figures, plots)
+    if not math.isfinite(slope.half):
+        told = f"below the sampling error of 4096 paths from {slope.steps[slope.last]} steps on"
+        return passed(f"{told}, declared {declared:g}", figures=figures, plots=plots)
+    return passed(_told(slope, declared), figures=figures, plots=plots)
+
+
+def strong(case: Case, within: float = WITHIN) -> Check:
+    """The order on one Brownian path of a mixture is the declared one, or higher."""
     declared = case.entry.traits.get("strong")
     if declared is None:
         return skipped("no strong order is declared")
+    sampler = _sampler(case)
+    of = _problem(case)
+    lam = of.rate(sampler)
+    if lam is None:
+        return _between_its_own(case, declared, within)
+    slope = case.once("on a path", lambda: _on_paths(case, lam))[0]
+    figures = {**_figures(slope, declared), "lam": lam}
+    plots = (_plot("Strong order", "rms distance on 4096 paths", slope, declared),)
+    if slope.high + within < declared:
+        return _failed(
+            f"its order on one path is {slope}, declared strong={declared}",
+            figures,
+            plots,
+            "ask noise for the step taken, or declare what it reaches",
+        )
+    return passed(_told(slope, declared), figures=figures, plots=plots)
+
+
+def consistency(case: Case) -> Check:
+    """The bias goes to zero as steps grow, from T to t_eps on Gaussian data; else a plateau."""
+    steps = (8, 32, 128)
+    try:
+        errors = [_audited(case, quadratic(case.process, n)) for n in steps]
+        doubt = [ROUNDING * _size(case)] * len(steps)
+        how = "W2 to the exact law"
+    except SamplerError:
+        found = [_sampled(case, quadratic(case.process, n)) for n in steps]
+        errors, doubt = [e for e, _ in found], [3 * sd for _, sd in found]
+        how = "error of the characteristic function"
+    figures = {"steps": list(steps), "errors": [_finite(e) for e in errors], "doubt": doubt}
+    series = [{"label": how, "x": list(steps), "y": [_finite(e) for e in errors]}]
+    plots = (_lines("Bias from T to t_eps", how, series),)
+    last = errors[-1]
+    if not math.isfinite(last):
+        raise Broken(f"{how} is {last} in {steps[-1]} steps", "check its stability")
+    if max(errors) <= max(doubt) * 100 and case.order is None and max(errors) < 1e-9:
+        return passed(f"exact: {how} is {last:.1g} in {steps[0]} steps or more", figures=figures)
+    over = f"{steps[0]} to {steps[-1]} steps"
+    if last <= doubt[-1]:
+        told = f"{how} is {last:.2g} in {steps[-1]} steps, within its sampling error of 0"
+        return passed(told, figures=figures, plots=plots)
+    if last < 0.7 * errors[0] and last < 0.95 * errors[1]:
+        told = f"{how} falls from {errors[0]:.2g} to {last:.2g} in {over}"
+        return passed(told, figures=figures, plots=plots)
+    told = f"plateau: {how} stays at {last:.2g} as steps grow to {steps[-1]}"
+    figures["plateau"] = last
+    if case.order is not None and not case.coupled:
+        remedy = "its noise or an error in a coefficient does not shrink with the step"
+        return _failed(told, figures, plots, remedy)
+    return passed(told, figures=figures, plots=plots)
+
+
+def _sampler(case: Case) -> Callable[..., Iterator[Tensor]]:
+    def run(
+        process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise
+    ) -> Iterator[Tensor]:
+        return case.call(score, x, ts, noise)
+
+    return run
+
+
+def _problem(case: Case) -> Problem:
+    return problem(case.process, case.seed)
+
+
+def _size(case: Case) -> float:
+    law = case.law(torch.tensor(heart(case.process)[1], dtype=torch.float64))
+    return float((law.covs[0].trace() + law.means[0].square().sum()).sqrt())
+
+
+def _audited(case: Case, ts: Tensor) -> float:
+    return audit(_sampler(case), case.process, ts, case.data, event=case.data_event).w2
+
+
+def _in_law(case: Case, declared: float, within: float) -> Slope:
+    """By doubling; beyond 256 steps where what is seen is not the declared order."""
+    known: dict[int, float] = {}
+
+    def error(n: int) -> float:
+        if n not in known:
+            known[n] = _audited(case, uneven_in_log(case.process, n))
+        return known[n]
+
+    floor = ROUNDING * _size(case)
+    slope = follow(error, floor=floor)
+    if _exact(slope) or (slope.resolved and slope.within(declared, within)):
+        return slope
+    return follow(error, floor=floor, fine=1024, coarse=32)
+
+
+def _nonlinear(case: Case) -> Slope | str:
+    of, sampler = _problem(case), _sampler(case)
+    if not of.draws(sampler):
+        return follow(of.flow_error(sampler), floor=10 * ROUNDING, fine=512)
+    lam = of.rate(sampler)
+    if lam is None:
+        return (
+            "its draws are no constant multiple of the increments of one path: without a solution "
+            "on the same path an error in law is below the sampling error"
+        )
+    slope: Slope = case.once("on a path", lambda: _on_paths(case, lam))[1]
+    return slope
+
+
+def _on_paths(case: Case, lam: float) -> tuple[Slope, Slope]:
+    """The strong and the weak order on the mixture."""
+    found = list(map(_problem(case).path_errors(_sampler(case), lam), PATH_STEPS))
+    strong, weak = (
+        measure(PATH_STEPS, [f[k][0] for f in found], noise=[f[k][1] for f in found])
+        for k in (0, 1)
+    )
+    return strong, weak
+
+
+def _between_its_own(case: Case, declared: float, within: float) -> Check:
+    """Without a solution on its path: between N and 2N steps of its own."""
     measured = strong_order(
         case.entry, case.process, case.score, quadratic, case.event, options=case.options
     )
@@ -40,4 +208,98 @@ def strong(case: Case, within: float = 0.15) -> Check:
             f"its order on one path is {measured.slope:.2f}, declared strong={declared}",
             "ask noise for the step taken, or declare what it reaches",
         )
-    return passed(f"{measured.slope:.2f}, declared {declared}")
+    return passed(f"{measured.slope:.2f} between N and 2N steps, declared {declared}")
+
+
+def _at_tolerance(case: Case) -> Check:
+    """Steps that follow a tolerance have no order: the error at it, where there is a reference."""
+    of, sampler = _problem(case), _sampler(case)
+    why = "its steps follow a tolerance, not the grid: no order"
+    try:
+        error = of.flow_error(sampler)(16)
+    except SamplerError:
+        return skipped(why)
+    size = float(of.flow.square().mean().sqrt())
+    if not error < 0.05 * size:
+        raise Broken(
+            f"at its tolerance it is {error:.2g} from the exact states, of size {size:.2g}",
+            "its error control does not hold on a mixture",
+        )
+    return skipped(f"{why}; {error:.2g} from the exact states of a mixture")
+
+
+def _sampled(case: Case, ts: Tensor, rows: int = 1024) -> tuple[float, float]:
+    """The error of the characteristic function of samples at a few w, and its standard error.
+
+    E exp(i w x) = exp(i w m - w C w / 2), bounded for samples of any tails; w = L^-T e for the
+    unit vectors e and their sums, L L^T = C.
+    """
+    start, end = case.law(ts[0]), case.law(ts[-1])
+    g = torch.Generator().manual_seed(case.seed)
+    x = start.sample(rows, g).reshape(rows, *case.event)
+    noise = brownian(ts, case.event, [case.seed], rows, dtype=torch.float64)
+    out = case.end(x, ts, noise).flatten(1)
+    e = torch.eye(case.D, dtype=torch.float64)
+    e = torch.cat([e, e + e.roll(1, 0)])
+    L = torch.linalg.cholesky(end.covs[0])
+    white = torch.linalg.solve_triangular(L, (out - end.means[0]).T, upper=False).T @ e.T
+    waves = torch.cat([white.cos() - torch.exp(-e.square().sum(1) / 2), white.sin()], 1)
+    return float(waves.mean(0).norm()), float(waves.std(0).norm()) / math.sqrt(rows)
+
+
+def _exact(slope: Slope) -> bool:
+    """Too few errors above the rounding floor, as the first ones are not."""
+    return not slope.resolved and max(slope.errors) < 1e-11
+
+
+def _told(slope: Slope, declared: float) -> str:
+    return f"{slope}, declared {declared:g}" + (f" ({slope.why})" if slope.why else "")
+
+
+def _failed(
+    found: str,
+    figures: Mapping[str, Any],
+    plots: tuple[Mapping[str, Any], ...],
+    remedy: str = LOOK,
+) -> Check:
+    return Check("", "failed", found, remedy, figures, plots)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _figures(slope: Slope, declared: float) -> dict[str, Any]:
+    return {
+        "steps": list(slope.steps),
+        "errors": [_finite(e) for e in slope.errors],
+        "window": [slope.steps[slope.first], slope.steps[slope.last]],
+        "slope": _finite(slope.value),
+        "interval": [_finite(slope.low), _finite(slope.high)],
+        "declared": declared,
+    }
+
+
+def _lines(title: str, ylabel: str, series: list[dict[str, Any]]) -> dict[str, Any]:
+    scales = {"xscale": "log", "yscale": "log"}
+    return {
+        "kind": "lines",
+        "title": title,
+        "xlabel": "steps",
+        "ylabel": ylabel,
+        **scales,
+        "series": series,
+    }
+
+
+def _plot(title: str, ylabel: str, slope: Slope, declared: float) -> dict[str, Any]:
+    """The errors, the fit over its window and the declared slope through the window's end."""
+    n, e = list(slope.steps), [_finite(v) for v in slope.errors]
+    series: list[dict[str, Any]] = [{"label": "measured", "x": n, "y": e}]
+    inside = n[slope.first : slope.last + 1]
+    at, to = slope.steps[slope.last], slope.errors[slope.last]
+    for label, p in ((f"fit, {slope}", slope.value), (f"declared, {declared:g}", declared)):
+        if math.isfinite(p) and math.isfinite(to):
+            line = [to * (at / k) ** p for k in inside]
+            series.append({"label": label, "x": inside, "y": line, "dashed": True})
+    return _lines(title, ylabel, series)
