@@ -32,15 +32,13 @@ from torch import Tensor
 
 from labcore import Entry, Process
 from labcore.testing import uneven
-from labcore_linear import edm, rectified_flow, sigma_t, sub_vp, vp, vp_cosine
+from labcore_linear import edm, rectified_flow, vp, vp_cosine
 
 CHAOTIC = {"hmc", "predictor_corrector"}
 SCALARS = {
     "vp": vp(),
     "edm": edm(),
-    "sigma_t": sigma_t(),
     "cosine": vp_cosine(),
-    "sub_vp": sub_vp(),
     "flow": rectified_flow(),
 }
 # One of each kind of coefficients, for long runs.
