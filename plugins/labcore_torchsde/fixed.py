@@ -20,6 +20,10 @@ from labcore_torchsde.reverse import Motion, Reverse, along
 
 Rate = Annotated[float, Ge(0)]
 KLOEDEN = "Kloeden, Platen (1992) Numerical Solution of SDEs"
+HALF_WAY = (
+    "Of order 2 in law where the score is affine, of 1 where it bends: the noise of its stage has "
+    "half the variance that the second derivative asks for."
+)
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,13 @@ METHODS = {
         "Stratonovich Heun: the trapezoidal rule with an Euler-Maruyama predictor.",
     ),
     "midpoint": Method(
-        *(methods.Midpoint, 2, 1, 2, f"{KLOEDEN}, 4.9"),
-        "Stratonovich midpoint rule with half an Euler-Maruyama step as predictor.",
+        *(methods.Midpoint, 1, 1, 2, f"{KLOEDEN}, 4.9"),
+        f"Stratonovich midpoint rule with half an Euler-Maruyama step as predictor. {HALF_WAY}",
         stages=(0.5,),
     ),
     "log_ode": Method(
-        *(methods.LogODEMidpoint, 2, 1, 2, "Foster, Lyons, Oberhauser (2020) arXiv:1904.06998"),
-        "Log-ODE method, which is the midpoint rule where the noise is additive.",
+        *(methods.LogODEMidpoint, 1, 1, 2, "Foster, Lyons, Oberhauser (2020) arXiv:1904.06998"),
+        f"Log-ODE method, which is the midpoint rule where the noise is additive. {HALF_WAY}",
         stages=(0.5,),
     ),
     "reversible_heun": Method(
