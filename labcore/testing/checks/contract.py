@@ -10,8 +10,12 @@ from torch import Tensor
 from labcore.certificates import Check
 from labcore.guards import undisturbed
 from labcore.noise import Noise, brownian
+from labcore.seeds import generator
 from labcore.testing.case import Broken, Case, passed, skipped
-from labcore.testing.models import quadratic
+from labcore.testing.checks.metamorphic import Turned
+from labcore.testing.checks.steps import SAME
+from labcore.testing.models import quadratic, uneven
+from labcore.testing.probe import difference, run_probe
 
 
 def yields(case: Case) -> Check:
@@ -109,26 +113,58 @@ def repeatable(case: Case) -> Check:
 
 
 def rows(case: Case) -> Check:
-    """Rows do not act on each other: two seeds in one batch give what each gives alone."""
-    if case.entry.traits.get("coupled"):
+    """Rows do not act on each other: two seeds in one batch, and a row, give what each alone does."""
+    if case.coupled:
         return skipped("rows are coupled, as declared")
     both = case.run(6, seeds=(3, 4))[-1]
     alone = torch.cat([case.run(6, seeds=(seed,))[-1] for seed in (3, 4)])
-    if not torch.allclose(both, alone, rtol=1e-9, atol=1e-11):
-        raise Broken(
-            "its result depends on how the batch is split", "declare coupled=True if it must"
-        )
-    return passed("two seeds in one batch give what each gives alone")
+    ts, x = uneven(case.process, 6), case.start([case.seed], 4, torch.float64)
+    whole = case.end(x, ts, Turned(case, lambda z: z))
+    row = case.end(x[2:3], ts, Turned(case, lambda z: z[2:3]))
+    for a, b in ((both, alone), (whole[2:3], row)):
+        if not torch.allclose(a, b, rtol=1e-9, atol=1e-11):
+            raise Broken(
+                "its result depends on how the batch is split", "declare coupled=True if it must"
+            )
+    return passed("two seeds in one batch, and one row of it, give what each gives alone")
 
 
 def grid(case: Case) -> Check:
-    """Interior times of the grid matter: it steps on ts, not on a grid of its own."""
-    if case.entry.traits.get("coupled"):
+    """It steps on ts: moving a time moves the result, and nothing but the steps near that time.
+
+    Two uneven grids that share their first and last times: the states before the others, and
+    times of calls and weights after them, are the same.
+    """
+    if case.coupled:
         return skipped("rows are coupled, as declared: it chooses its steps")
-    ts = quadratic(case.process, 4)
+    ts = quadratic(case.process, max(4, case.least))
     moved = ts.clone()
     moved[2] = 0.7 * ts[2] + 0.3 * ts[1]
     ends = [case.run(4, ts=times)[-1] for times in (ts, moved)]
     if torch.allclose(ends[0], ends[1], rtol=1e-9, atol=1e-12):
         raise Broken("moving a time of the grid changes nothing", "step on the ts given")
-    return passed("moving a time of the grid moves the result")
+    far = difference(*(run_probe(case, times) for times in _sharing(case)))
+    if far.size > SAME and case.entry.evals(case.options) is not None:
+        raise Broken(
+            f"{far.what} changes, by {far.size:.1g}, with times of the grid that are far away",
+            "step from ts[i] to ts[i+1], on the times given",
+        )
+    note = "" if far.size <= SAME else f"; {far.what} depends on the whole grid"
+    return passed(f"moving a time moves the result, by the steps near it alone{note}")
+
+
+def _sharing(case: Case) -> list[Tensor]:
+    """Two uneven grids of 26 steps, the first 8 and the last 13 times the same."""
+    process, g = case.process, generator("uneven grids", case.seed)
+    shares = torch.rand(2, 26, generator=g, dtype=torch.float64) + 0.3
+    shares[1, :7], shares[1, -12:] = shares[0, :7], shares[0, -12:]
+    shares[1, 7:-12] *= shares[0, 7:-12].sum() / shares[1, 7:-12].sum()
+    grids = []
+    for of in shares:
+        first = of[:14].cumsum(0) / shares[0].sum()
+        last = 1 - of[14:].flip(0).cumsum(0).flip(0) / shares[0].sum()
+        roots = torch.cat([first.new_zeros(1), first[:13], last, first.new_ones(1)])
+        ts = (process.T**0.5 + roots * (process.t_eps**0.5 - process.T**0.5)).square()
+        ts[0], ts[-1] = process.T, process.t_eps
+        grids.append(ts)
+    return grids
