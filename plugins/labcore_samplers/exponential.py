@@ -65,7 +65,7 @@ def integrate(
     steps, fixes = Plan(process, frozen_flow(process, ts, eta), ts, x, method, eta).build()
     past: deque[Tensor] = deque(maxlen=depth(steps, fixes))
     before = x
-    for (t, s), moves, fix in zip(pairwise(ts), steps, fixes, strict=True):
+    for (t, s), moves, fix in zip(pairwise(ts.tolist()), steps, fixes, strict=True):
         draws = _draws(noise, t, s, len(moves[0].roots))
         y = x
         for move in moves:
@@ -101,7 +101,7 @@ def _reach(line: Line, x: Tensor, past: deque[Tensor]) -> Tensor:
     return y
 
 
-def _draws(noise: Noise, t: Tensor, s: Tensor, parts: int) -> tuple[Tensor, ...]:
+def _draws(noise: Noise, t: float, s: float, parts: int) -> tuple[Tensor, ...]:
     if parts == 2:
         return noise.levy(t, s)
     return (noise(t, s),) if parts else ()

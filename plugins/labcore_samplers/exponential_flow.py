@@ -7,7 +7,7 @@ With lam^2 = eta the rate of the noise, x - Phi x0 moves from t to s by Psi(s,t)
 
 eta = 0 is gDDIM's R_s R_t^-1 with R R^T = Sigma, and eta = 1 the posterior given x0, whose Psi is
 Sigma(s) Phi(t,s)^T Sigma(t)^-1. Where operators commute Psi is the geometric mean of the two,
-Psi_0 (Psi_0^-1 Psi_1)^eta, and C = Sigma(s) (1 - (1 - C_1/Sigma(s))^eta).
+Psi_0 (Psi_0^-1 Psi_1)^eta, and C = Sigma(s) (1 - (1 - Sigma(t|s)/Sigma(t))^eta).
 
 An exponential integrator asks for Psi at thousands of pairs of times. For matrices, unless eta is
 1, its growth is integrated once over the grid by Gauss collocation in log t, on panels of at most
@@ -79,11 +79,13 @@ def _between(process: Process, s: Tensor, t: Tensor, eta: float) -> LinOp:
 
 def spread(process: Process, Psi: Psi, t: Tensor, s: Tensor, eta: float) -> LinOp:
     """C(s,t), the covariance of the noise that the steps from t to s, (n,), gather."""
+    if process.structure in ("scalar", "diag"):
+        share = process.Q(t, s) @ process.Sigma(t).inv
+        if eta != 1:
+            share = share.map(lambda p: -torch.expm1(eta * torch.log1p(-p)))
+        return process.Sigma(s) @ share
     if eta == 1:
         return process.posterior(s, t)[1]
-    if process.structure in ("scalar", "diag"):
-        ratio = process.posterior(s, t)[1] @ process.Sigma(s).inv
-        return process.Sigma(s) @ ratio.map(lambda p: -torch.expm1(eta * torch.log1p(-p)))
     which, u, du = quadrature(process, t, s)
     carry = Psi(s[which], u)
     C = gather(carry @ ((-eta * du) * process.GG(u)) @ carry.T, which, len(t))

@@ -233,6 +233,8 @@ class Plan:
         )
         if method.form == "data":
             W = [w @ of for w, of in zip(W, self.back(nodes), strict=True)]
+        if self.direct:
+            carry, W = carry + W[0], [W[0] @ self.process.Sigma(t)]
         keeps, weighs = carry.per_step(self.x), [w.per_step(self.x) for w in W]
         ends = list(accumulate(sizes, initial=0))
         for p, (i, j) in zip(pieces, pairwise(ends), strict=True):
@@ -248,9 +250,16 @@ class Plan:
     def outputs(self) -> list[Any]:
         """Sigma(t), which makes x + Sigma g = Phi(t,0) x0; None where the score itself is used."""
         t = self.points
-        if self.method.form == "noise":
+        if self.method.form == "noise" or self.direct:
             return [None] * len(t)
         return self.process.Sigma(t).per_step(self.x)
+
+    @cached_property
+    def direct(self) -> bool:
+        """Whether x0 is used once, where it is made: lines are then of x and the score."""
+        once = all(stage.nodes == (0,) for step in self.method.steps for stage in step)
+        single = all(len(step) == 1 for step in self.method.steps)
+        return self.method.form == "data" and once and single and not self.method.corrections
 
     def roots(self) -> Iterator[list[tuple[Any, ...]]]:
         """Factors of (z) or, for two stages, of (z, k), increment and area of the path.
