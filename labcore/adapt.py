@@ -14,8 +14,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.util import find_spec
-from math import log
+from math import exp, log
 from typing import Any
 
 import torch
@@ -46,10 +47,15 @@ class Levels:
     sigma: Tensor
     _known: dict[float, At] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def ratio(self) -> Tensor:
         """r = sigma/alpha, (n+1,), strictly decreasing along the grid."""
         return self.sigma / self.alpha
+
+    @cached_property
+    def _levels(self) -> list[float]:
+        made: list[float] = self.ratio.tolist()
+        return made
 
     def at(self, r: float) -> At:
         """t, alpha and sigma at the level r; those of the grid for a level of the grid.
@@ -65,7 +71,7 @@ class Levels:
     def _time(self, r: float) -> Tensor:
         from scipy.optimize import brentq
 
-        levels = self.ratio.tolist()
+        levels = self._levels
         if not levels[-1] * (1 - BELOW) <= r <= levels[0] * (1 + ABOVE):
             raise SamplerError(
                 f"adapted sampler: it asks for the score at the noise level {r:.6g}, outside the "
@@ -77,10 +83,11 @@ class Levels:
                 return self.ts[j]
         if r < levels[-1]:
             return self.ts[-1]
+        # log-SNR is nearly straight in log t.
         wanted, snr = -2 * log(r), self.process.log_snr
-        low, high = float(self.ts[i]), float(self.ts[i - 1])
-        t = brentq(lambda t: float(snr(t)) - wanted, low, high, xtol=1e-300, rtol=1e-15)
-        return as_time(t)
+        low, high = float(self.ts[i].log()), float(self.ts[i - 1].log())
+        u = brentq(lambda u: float(snr(exp(u))) - wanted, low, high, xtol=1e-15, rtol=1e-15)
+        return as_time(exp(u))
 
     def increment(self, noise: Noise, begin: float, end: float) -> Tensor:
         """The normalised increment of a Brownian motion in r from ``begin`` down to ``end``.
