@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +12,6 @@ import click
 if TYPE_CHECKING:
     from labcore.certificates import Certificate
     from labcore.certification import Subject
-    from labcore.entry import Entry
     from labcore.registry import Registry
     from labcore.study import Use
 
@@ -62,6 +59,7 @@ def check_command(
     sampler failed.
     """
     from labcore.certification import inspect_all
+    from labcore.cli.scripts import read_samplers
     from labcore.errors import InvalidOption
 
     named = _named_checks(checks)
@@ -121,48 +119,6 @@ def _named_checks(text: str | None) -> tuple[str, ...]:
     if unknown:
         raise click.UsageError(f"no check {', '.join(unknown)}; there are {', '.join(CHECKS)}")
     return names
-
-
-FILE = re.compile(r"(?P<path>.+?\.py)(?::(?P<name>[^/\\]+))?", re.DOTALL)
-
-
-def read_samplers(texts: tuple[str, ...]) -> tuple[Registry, list[Use]]:
-    """The registry, with what files define, and the samplers that the arguments name."""
-    from labcore.cli.scripts import load_script
-    from labcore.registry import load_registry
-    from labcore.study import read_use
-
-    modules: dict[Path, tuple[Entry, ...]] = {}
-    named: list[tuple[str, Path | None]] = []
-    for text in texts:
-        match = FILE.fullmatch(text)
-        if match is None:
-            named.append((text, None))
-            continue
-        path = Path(match["path"])
-        if not path.is_file():
-            raise click.UsageError(f"'{path}': there is no such file")
-        if path not in modules:
-            modules[path] = entries_of(load_script(path, "file"))
-        mine = [entry.name for entry in modules[path] if entry.kind == "sampler"]
-        if not mine:
-            raise click.UsageError(
-                f"'{path}': it defines no sampler; decorate it @labcore.sampler"
-            )
-        called = [match["name"]] if match["name"] else mine
-        if missing := [name for name in called if read_use(name).name not in mine]:
-            known = ", ".join(mine)
-            raise click.UsageError(f"'{path}': no sampler '{missing[0]}' in it; it has {known}")
-        named += [(f"local:{name}", path) for name in called]
-    extra = dict.fromkeys(entry for entries in modules.values() for entry in entries)
-    return load_registry(list(extra)), [read_use(text) for text, _ in named]
-
-
-def entries_of(module: Any) -> tuple[Entry, ...]:
-    """What a module defines with the decorators, each once, in order."""
-    from labcore.entry import Entry
-
-    return tuple(dict.fromkeys(v for v in vars(module).values() if isinstance(v, Entry)))
 
 
 def _listed(registry: Registry, every: bool, plugins: tuple[str, ...]) -> list[Use]:
