@@ -23,7 +23,7 @@ from labcore.plugins import LOCAL
 from labcore.registry import Registry, load_registry
 from labcore.store import open_store
 from labcore.study import Cell, Use, as_use
-from labcore.testing import check_sampler
+from labcore.testing import CHECKS, check_sampler
 
 DEFAULT = "linear:vp"
 """The process of certificates that name none; the first that fits where this one does not."""
@@ -103,15 +103,23 @@ def certify(
     Raises UnknownName and InvalidOption before any is checked, also where a process does not give
     what a sampler needs.
     """
-    registry = registry or load_registry()
+    registry, named = registry or load_registry(), tuple(checks)
+    _check_names(named, store)
     chosen = [as_use(sampler).resolve("sampler", registry) for sampler in _several(samplers)]
     given = [as_use(process).resolve("process", registry) for process in _several(processes)]
     wanted = [
-        subject(registry, sampler, process, tuple(checks), seed)
+        subject(registry, sampler, process, named, seed)
         for sampler in chosen
         for process in given or [default_process(registry, sampler)]
     ]
     return list(inspect_all(wanted, registry, store, workers, timeout, follow))
+
+
+def _check_names(checks: tuple[str, ...], store: str | Path | None) -> None:
+    if unknown := [name for name in checks if name not in CHECKS]:
+        raise InvalidOption(f"no check {', '.join(unknown)}; there are {', '.join(CHECKS)}")
+    if checks and store is not None:
+        raise InvalidOption("checks with store: a part of the battery certifies nothing; run all")
 
 
 def _several(uses: Uses) -> Sequence[str | Use]:

@@ -291,6 +291,10 @@ def test_certify_is_a_function_too(tmp_path: Path) -> None:
         labcore.certify("sscs", "vp")
     with pytest.raises(UnknownName):
         labcore.certify("nope")
+    with pytest.raises(InvalidOption, match="no check ordr; there are pure"):
+        labcore.certify("ddim", checks=["ordr"])
+    with pytest.raises(InvalidOption, match="a part of the battery certifies nothing"):
+        labcore.certify("ddim", checks=["pure"], store=path)
 
 
 def test_a_need_that_no_process_meets_is_an_error_in_words() -> None:
