@@ -1,9 +1,10 @@
-"""Phi(t,0) and L(t), L L^T = Sigma(t), for a batch of times that all differ: what training asks.
+"""Phi(t,0), L(t), L L^T = Sigma(t), and log SNR(t) for a batch of times that all differ.
 
-Scalar and per-coordinate processes are asked directly. For matrices the two are interpolated: on
-Chebyshev nodes of log t over [t_eps, T], Phi as it is, and L = diag(r) C by the logarithm of its
-row norms r = sqrt(diag Sigma) and the directions C, all of which are smooth there although the
-entries of Sigma span many decades (t^3 for the position of CLD). A batch costs one matrix product.
+Training asks for these at every step. Scalar and per-coordinate processes are asked directly; for
+matrices they are interpolated: on Chebyshev nodes of log t over [t_eps, T], Phi as it is, and
+L = diag(r) C by the logarithm of its row norms r = sqrt(diag Sigma) and the directions C, all of
+which are smooth there although the entries of Sigma span many decades (t^3 for the position of
+CLD); log SNR is smooth as it is. A batch costs one matrix product.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from labcore.errors import InvalidProcess
 from labcore.linop import LinOp
 from labcore.processes import Process, as_time
 
-Kernel = Callable[[Tensor], tuple[LinOp, LinOp]]
-"""t (B,) -> Phi(t,0) and L(t), whose operators carry the batch axis."""
+Kernel = Callable[[Tensor], tuple[LinOp, LinOp, Tensor]]
+"""t () or (B,) -> Phi(t,0) and L(t), which carry the batch axis, and log SNR(t) in t's shape."""
 
 MATRIX = 2
 """The rank of an operator whose parameters end in two matrix axes."""
@@ -28,11 +29,11 @@ WIDE = 1024
 
 
 def exact_kernel(process: Process) -> Kernel:
-    """The kernel by the process itself: Phi(t,0) and the Cholesky factor of Sigma(t)."""
+    """The kernel by the process itself: Phi(t,0), the Cholesky factor of Sigma(t), log SNR."""
 
-    def kernel(t: Tensor) -> tuple[LinOp, LinOp]:
+    def kernel(t: Tensor) -> tuple[LinOp, LinOp, Tensor]:
         t = as_time(t)
-        return process.Phi(t, torch.zeros_like(t)), process.Sigma(t).chol
+        return process.Phi(t, torch.zeros_like(t)), process.Sigma(t).chol, process.log_snr(t)
 
     return kernel
 
@@ -44,7 +45,8 @@ def perturbation_kernel(
     dtype: torch.dtype = torch.float64,
     tolerance: float = 1e-8,
 ) -> Kernel:
-    """The kernel for t in [t_eps, T], to ``tolerance`` relative to the rows of L and of Phi.
+    """The kernel for t in [t_eps, T], to ``tolerance`` relative to the rows of L and of Phi, and
+    of the range of log SNR.
 
     Raises InvalidProcess where 512 nodes do not reach it (a process with a kink in t).
     """
@@ -73,8 +75,10 @@ class _Table:
         self._signs = (-1.0) ** j
         self._signs[0] /= 2
         self._signs[-1] /= 2
-        self._Phi, self._L = self._exact((self._points * self._half + self._middle).exp())
-        parts = [self._Phi.param.expand(nodes, *self._Phi.param.shape[1:]), *_polar(self._L)]
+        at = self._exact((self._points * self._half + self._middle).exp())
+        self._Phi, self._L, log_snr = at
+        Phi = self._Phi.param.expand(nodes, *self._Phi.param.shape[1:])
+        parts = [Phi, *_polar(self._L), log_snr]
         self._shapes = [part.shape[1:] for part in parts]
         self._values = torch.cat([part.reshape(nodes, -1) for part in parts], 1)
         self._dtype = torch.float64
@@ -86,26 +90,28 @@ class _Table:
             self._values = self._values.to(dtype)
         return self
 
-    def __call__(self, t: Tensor) -> tuple[LinOp, LinOp]:
+    def __call__(self, t: Tensor) -> tuple[LinOp, LinOp, Tensor]:
         u = (as_time(t).reshape(-1).log() - self._middle) / self._half
         gap = u[:, None] - self._points
         weights = self._signs / torch.where(gap == 0, torch.finfo(torch.float64).tiny, gap)
         weights /= weights.sum(1, keepdim=True)
         mixed = weights.to(self._values) @ self._values
         sizes = [shape.numel() for shape in self._shapes]
-        Phi, log_rows, C = (
+        Phi, log_rows, C, log_snr = (
             part.reshape(len(u), *shape)
             for part, shape in zip(mixed.split(sizes, 1), self._shapes, strict=True)
         )
         L = C.mul_(log_rows.exp()).to(self._dtype)
-        return self._Phi.map(lambda _: Phi.to(self._dtype)), self._L.map(lambda _: L)
+        operators = self._Phi.map(lambda _: Phi.to(self._dtype)), self._L.map(lambda _: L)
+        return *operators, log_snr.to(torch.float64).reshape(t.shape)
 
     def error(self) -> float:
         """Largest error midway between nodes, relative to the rows of Phi and of L."""
         theta = torch.pi * (torch.arange(len(self._points) - 1) + 0.5) / (len(self._points) - 1)
         t = (torch.cos(theta.double()) * self._half + self._middle).exp()
-        pairs = zip(self(t), self._exact(t), strict=True)
-        return max(float(_relative(got.param, op)) for got, op in pairs)
+        (*got, log_snr), (*ops, wanted) = self(t), self._exact(t)
+        off = float((log_snr - wanted).abs().max() / (wanted.max() - wanted.min()))
+        return max(off, *(_relative(g.param, op) for g, op in zip(got, ops, strict=True)))
 
 
 def _polar(L: LinOp) -> tuple[Tensor, Tensor]:
@@ -116,8 +122,8 @@ def _polar(L: LinOp) -> tuple[Tensor, Tensor]:
     return rows.log(), L.param / rows
 
 
-def _relative(got: Tensor, op: LinOp) -> Tensor:
+def _relative(got: Tensor, op: LinOp) -> float:
     size = op.param.abs()
     if op.rank == MATRIX:
         size = torch.linalg.vector_norm(op.param, dim=-1, keepdim=True)
-    return ((got - op.param).abs() / size.clamp_min(1e-12)).max()
+    return float(((got - op.param).abs() / size.clamp_min(1e-12)).max())

@@ -28,7 +28,8 @@ class Model:
     (EDM's ln(sigma)/4; Karras et al. 2022) or, with time="t", t itself, of the shape of t.
     For the reading "energy" the network returns one number a sample, (B,), and
     E(x,t) = net / sigma_max with sigma_max^2 = max_i Sigma_ii: s = -grad_x E has a score's size.
-    ``kernel`` gives Phi and L for times that differ by sample; ``data_std`` is the data's.
+    ``kernel`` gives Phi, L and log SNR for times that differ by sample; ``data_std`` is the
+    data's. Gradients flow to the weights, and to ``x`` where it asks for them.
     """
 
     net: Callable[[Tensor, Tensor], Tensor]
@@ -50,7 +51,8 @@ class Model:
         """grad log p_t(x), in the shape and dtype of x."""
         at, level = self.at(t)
         if self.reading == "energy":
-            return -self._gradient(x, at, level, create_graph=False).to(x)
+            create_graph = x.requires_grad and torch.is_grad_enabled()
+            return -self._gradient(x, at, level, create_graph).to(x)
         return -(at.L_inv.T @ self.eps_at(x, at, level)).to(x)
 
     def eps(self, x: Tensor, t: Tensor, *, create_graph: bool = True) -> Tensor:
@@ -72,9 +74,10 @@ class Model:
                 f"model: reading '{self.reading}' has no energy; train a network with "
                 "reading='energy'"
             )
-        return self._energy(x, *self.at(t))
+        return self.energy_at(x, *self.at(t))
 
-    def _energy(self, x: Tensor, at: At, level: Tensor) -> Tensor:
+    def energy_at(self, x: Tensor, at: At, level: Tensor) -> Tensor:
+        """The same at operators that are known already: those of ``at(t)``."""
         E = self.net(at.whiten @ x.to(self.dtype), level)
         return E / at.size
 
@@ -91,9 +94,10 @@ class Model:
     def _made(self, t: Tensor) -> tuple[At, Tensor]:
         with torch.inference_mode(False):  # what is kept here serves under any mode
             t = as_time(t).clone()
-            Phi, L = (self.kernel if self.kernel and t.ndim else exact_kernel(self.process))(t)
-            at = At(Phi, L, self._data.to(L.param), self.dtype)
-            level = t if self.time == "t" else -self.process.log_snr(t) / 8
+            kernel = self.kernel if self.kernel and t.ndim else exact_kernel(self.process)
+            Phi, L, log_snr = kernel(t)
+            at = At(Phi, L, self._data.to(L.param), log_snr, self.dtype)
+            level = t if self.time == "t" else -log_snr / 8
             return at, level.to(self.dtype)
 
     @cached_property
@@ -111,6 +115,6 @@ class Model:
             y = x
             if not x.requires_grad:
                 y = x.detach().to(self.dtype).clone().requires_grad_(True)
-            E = self._energy(y, at, level).sum()
+            E = self.energy_at(y, at, level).sum()
             (gradient,) = torch.autograd.grad(E, y, create_graph=create_graph)
         return gradient

@@ -35,18 +35,18 @@ MATRIX = 2
 class At:
     """The operators of a process at some times, each worked out when it is asked for.
 
-    Built from Phi(t,0), L and the covariance of the embedded data in float64, where inverses keep
-    their digits; what the properties hand out is in ``dtype``.
+    Built from Phi(t,0), L, the covariance of the embedded data and log SNR(t) in float64, where
+    inverses keep their digits; the operators that the properties hand out are in ``dtype``.
     """
 
     exact_Phi: LinOp
     exact_L: LinOp
     data: LinOp
+    log_snr: Tensor
     dtype: torch.dtype = torch.float32
 
     def _cast(self, op: LinOp) -> LinOp:
-        with torch.inference_mode(False):  # kept for use under any mode
-            cast: LinOp = op.map(lambda p: (p.clone() if p.is_inference() else p).to(self.dtype))
+        cast: LinOp = op.map(lambda p: _kept(p, self.dtype))
         return cast
 
     @cached_property
@@ -108,12 +108,19 @@ class At:
         rows = self.exact_L.param.abs()
         if self.exact_L.rank == MATRIX:
             rows = torch.linalg.vector_norm(rows, dim=-1)
-        return rows.reshape(rows.shape[:1].numel(), -1).amax(1).to(self.dtype)
+        largest = rows.reshape(rows.shape[:1].numel(), -1).amax(1)
+        return _kept(largest, self.dtype)
 
     @cached_property
     def whiten(self) -> LinOp:
         """R^-1 = diag(P)^-1/2."""
         return self._cast(_inverse_deviations(self._P))
+
+
+def _kept(p: Tensor, dtype: torch.dtype) -> Tensor:
+    """p for keeping: what is made in inference mode cannot enter a graph later."""
+    with torch.inference_mode(False):
+        return (p.clone() if p.is_inference() else p).to(dtype)
 
 
 def data_covariance(process: Process, data_std: float) -> LinOp:

@@ -52,17 +52,15 @@ class Contrast(torch.nn.Module):
     def forward(self, model: Model, x0: Tensor, generator: Generator) -> Tensor:
         needs_energy("nce", model)
         t, counts = self.times(len(x0), generator)
-        at, _ = model.at(t)
+        at, level = model.at(t)
         x, _ = perturbed(self.process, x0, at, generator)
-        z = torch.randn(x.shape, generator=generator).to(x)
-        y = at.deviation @ z
-        odds = self.log_odds(model, x, t), self.log_odds(model, y, t)
+        y = at.deviation @ torch.randn(x.shape, generator=generator).to(x)
+        odds = [self.log_odds(model, of, at, level) for of in (x, y)]
         told = torch.nn.functional.softplus(-odds[0]) + torch.nn.functional.softplus(odds[1])
         return counts.to(x) * told
 
-    def log_odds(self, model: Model, x: Tensor, t: Tensor) -> Tensor:
+    def log_odds(self, model: Model, x: Tensor, at: At, level: Tensor) -> Tensor:
         """log p_model(x, t) - log N(x; 0, P(t)), (B,)."""
-        at, _ = model.at(t)
         event = tuple(x.shape[1:])
         white = at.deviation.inv @ x
         D = torch.Size(event).numel()
@@ -71,8 +69,8 @@ class Contrast(torch.nn.Module):
             - at.deviation.logdet(event)
             - D / 2 * math.log(2 * math.pi)
         )
-        log_Z = interpolate(-self.process.log_snr(t).to(self.nodes), self.nodes, self.log_Z)
-        return -model.energy(x, t) - log_Z.to(x) - log_q
+        log_Z = interpolate(-at.log_snr.to(self.nodes), self.nodes, self.log_Z)
+        return -model.energy_at(x, at, level) - log_Z.to(x) - log_q
 
 
 @labcore.objective(cite="Gutmann & Hyvarinen (2010)")
@@ -104,7 +102,7 @@ class Divergence(torch.nn.Module):
         y = self.negatives(model, start, at, level, generator)
         if self.persistent and self.training:
             self.chains = y, t
-        above, below = model.energy(x, t), model.energy(y, t)
+        above, below = model.energy_at(x, at, level), model.energy_at(y, at, level)
         size = at.size
         return size * (above - below) + self.pull * (size * above).square()
 

@@ -23,6 +23,7 @@ from labcore import At, LinOp, Model, Process
 from labcore_objectives.denoising import Loss, Where, perturbed
 from labcore_objectives.times import chosen
 
+_BLOCK = 2**22  # numbers in the largest table of operators: 16 MB
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -132,8 +133,19 @@ def esm(process: Process, *, times: Where = "uniform", stratified: bool = True) 
 
 def parzen_eps(process: Process, x: Tensor, at: At, x0: Tensor) -> Tensor:
     """eps of the mixture of N(Phi x0_i, Sigma) at x: sum_i w_i(x) L^-1 (x - Phi x0_i)."""
-    white = at.L_inv @ x
-    centres = process.embed(x0)
-    each = torch.stack([white - at.L_inv @ (at.Phi @ c.expand_as(x)) for c in centres])
+    white, U = at.L_inv @ x, at.exact_L.inv @ at.exact_Phi
+    widest = max(U.param[0].numel(), x[0].numel()) if U.param.ndim else x[0].numel()
+    many = max(1, _BLOCK // (len(x) * widest))
+    each = torch.cat([white - _carried(U, c, len(x)) for c in process.embed(x0).split(many)])
     weight = torch.softmax(-each.square().flatten(2).sum(2) / 2, 0)
-    return (weight.reshape(*weight.shape, *[1] * (x.ndim - 1)) * each).sum(0)
+    return torch.einsum("nb,nb...->b...", weight, each)
+
+
+def _carried(U: LinOp, centres: Tensor, B: int) -> Tensor:
+    """U_b c for every centre c and every row b: (n, B, *event)."""
+    n, event = len(centres), centres.shape[1:]
+    rows = centres[:, None].expand(n, B, *event).reshape(n * B, *event)
+    of_rows: LinOp = U.to(rows).map(
+        lambda p: p.repeat(n, *[1] * (p.ndim - 1)) if p.shape[:1] == (B,) else p
+    )
+    return (of_rows @ rows).reshape(n, B, *event)

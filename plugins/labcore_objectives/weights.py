@@ -23,8 +23,6 @@ from torch import Tensor
 from labcore import At, Process, Scalar
 
 GAMMA = 5.0
-NONE = At(Scalar(torch.ones(1)), Scalar(torch.ones(1)), Scalar(torch.ones(1)))
-"""For weights that are functions of t alone."""
 
 Residual = Callable[[Process, Tensor, At, Tensor, float], Tensor]
 """(process, t, operators at t, r, data_std) -> the weighted square, (B,)."""
@@ -44,11 +42,11 @@ def _likelihood(process: Process, t: Tensor, at: At, r: Tensor, data_std: float)
 
 
 def _edm(process: Process, t: Tensor, at: At, r: Tensor, data_std: float) -> Tensor:
-    return (1 + torch.exp(-process.log_snr(t)) / data_std**2).to(r) * _square(r)
+    return (1 + torch.exp(-at.log_snr) / data_std**2).to(r) * _square(r)
 
 
 def _min_snr(process: Process, t: Tensor, at: At, r: Tensor, data_std: float) -> Tensor:
-    return (GAMMA * torch.exp(-process.log_snr(t))).clamp_max(1).to(r) * _square(r)
+    return (GAMMA * torch.exp(-at.log_snr)).clamp_max(1).to(r) * _square(r)
 
 
 WEIGHTS: Mapping[str, Residual] = MappingProxyType(
@@ -65,7 +63,8 @@ def mean_weight(process: Process, name: str) -> Callable[[Tensor], Tensor]:
         if name == "likelihood":
             M = process.G(t).T @ process.Sigma(t).chol.inv.T
             return ((M.T @ M).trace(event) / D).expand(len(t))
-        one = torch.ones(len(t), *event, dtype=torch.float64)
-        return WEIGHTS[name](process, t, NONE, one, 1.0) / D
+        unit, each = Scalar(torch.ones(1)), torch.ones(len(t), *event, dtype=torch.float64)
+        at = At(unit, unit, unit, process.log_snr(t))
+        return WEIGHTS[name](process, t, at, each, 1.0) / D
 
     return weight
