@@ -210,8 +210,11 @@ def verdict(of: Subject, payload: Any) -> Certificate:
 def of_cells(
     cells: Iterable[Cell], registry: Registry, held: Iterable[Certificate] = ()
 ) -> list[Subject]:
-    """The samplers of a study on its processes, where these fit and ``held`` has none of them."""
-    known = {certificate.key for certificate in held}
+    """The samplers of a study on its processes, where these fit and ``held`` has none of them.
+
+    One that lacks a check which the battery has by now is made again.
+    """
+    known = {made.key for made in held if {*CHECKS} <= {check.name for check in made.checks}}
     pairs = dict.fromkeys((cell.sampler, cell.process) for cell in cells)
     wanted = [subject(registry, *pair) for pair in pairs if not lacking(registry, *pair)]
     return [one for one in wanted if one.blank.key not in known]

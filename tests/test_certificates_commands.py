@@ -60,7 +60,8 @@ Run = Callable[..., tuple[int, str, str]]
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A battery of two checks, so that a certificate costs nothing."""
     two = {name: CHECKS[name] for name in ("pure", "yields")}
-    monkeypatch.setattr("labcore.testing.sampler.CHECKS", two)
+    for module in ("labcore.testing.sampler", "labcore.certification"):
+        monkeypatch.setattr(f"{module}.CHECKS", two)
 
 
 @pytest.fixture
@@ -276,6 +277,20 @@ def test_a_study_certifies_what_its_store_lacks_and_its_rows_say_so(tmp_path: Pa
         frame = store.frame()
         assert len(store.certificates()) == 4
     assert set(frame["certificate"][frame["kind"] == "cell"]) == {"certified"}
+
+
+@pytest.mark.usefixtures("few")
+def test_a_certificate_of_a_smaller_battery_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, path = toy_lab.study(seed=[0], steps=[4], sampler="toy_em"), tmp_path / "s.sqlite"
+    assert len(lab.certify_study(study, path)) == 1
+    three = {name: CHECKS[name] for name in ("pure", "yields", "times")}
+    for module in ("labcore.testing.sampler", "labcore.certification"):
+        monkeypatch.setattr(f"{module}.CHECKS", three)
+    (again,) = lab.certify_study(study, path)
+    assert [check.name for check in again.checks] == list(three)
+    assert len(held(str(path))) == 1
 
 
 @pytest.mark.usefixtures("few")
