@@ -279,6 +279,36 @@ def test_a_study_certifies_what_its_store_lacks_and_its_rows_say_so(tmp_path: Pa
     assert set(frame["certificate"][frame["kind"] == "cell"]) == {"certified"}
 
 
+STUDY = """
+import labcore
+from labcore import use
+
+study = labcore.Study(
+    name="small", question="is it certified?", target=use("gmm_ring"), process=use("vp"),
+    grid=use("quadratic"), sampler=["ddim", "samplers:euler"], steps=[2, 4], n=20,
+    metrics=["sliced_w2"], floor_repeats=2,
+)
+"""
+
+
+@pytest.mark.usefixtures("few")
+def test_run_certifies_first_where_asked_and_results_and_plots_say_so(command: Run) -> None:
+    Path("study.py").write_text(STUDY)
+    quiet = ("--reporter", "quiet", "--store", "s.sqlite")
+    code, out, _ = command("run", "study.py", *quiet)
+    assert (code, "certificates" in out) == (0, False)
+    assert command("results", "s.sqlite")[1].count("† uncertified") == 4
+    code, out, err = command("run", "study.py", "--certify", "--filter", "sampler=ddim", *quiet)
+    assert code == 0
+    assert "small: 1 certificates made, 0 failed" in out
+    assert "certified   samplers:ddim(eta=0.0) on linear:vp" in err
+    table = command("results", "s.sqlite")[1]
+    assert (table.count("† uncertified"), table.count("│ certified")) == (2, 2)
+    assert command("results", "s.sqlite", "--csv", "rows.csv")[0] == 0
+    assert "uncertified" in Path("rows.csv").read_text()
+    assert command("plot", "s.sqlite", "--out", "p", "--kind", "curve", "--format", "svg")[0] == 0
+
+
 @pytest.mark.usefixtures("few")
 def test_a_certificate_of_a_smaller_battery_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
