@@ -63,6 +63,10 @@ class TrainingError(LabError):
     exit_code = 1
 
 
+class NotMade(TrainingError):
+    """A score that must be trained first, where that is not to be done."""
+
+
 class StoreError(LabError):
     """A results store that is busy, damaged or of a newer schema (exit code 3)."""
 

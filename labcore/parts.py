@@ -22,12 +22,14 @@ from labcore.targets import Target
 class Parts:
     """What a registry makes of the uses in cells, kept so that equal uses share one object.
 
-    ``folder`` is where scores that take long to make are kept, ``tell`` is told how they go.
+    ``folder`` is where scores that take long to make are kept and ``tell`` is told how they go;
+    without ``make`` they are only loaded, and NotMade is raised where there is nothing to load.
     """
 
     registry: Registry
     folder: Path = Path("scores")
     tell: Callable[[str], None] = lambda message: None
+    make: bool = True
     _built: dict[Any, Any] = field(default_factory=dict)
 
     def _once(self, kind: str, use: Use, *args: Any, key: Any = ()) -> Any:
@@ -61,9 +63,7 @@ class Parts:
         Parts and the uses (process, target), as a score that is trained by a recipe is.
         """
         if self.registry.get("score", use.name).traits.get("from_uses"):
-            named: Score = self._once(
-                "score", use, self, (process, target), key=(process, target)
-            )
+            named: Score = self._once("score", use, self, (process, target), key=(process, target))
             return named
         parts = self.process(process), self.target(target)
         score: Score = self._once("score", use, *parts, key=(process, target))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from labcore.errors import InvalidOption
+from labcore.parameterisations import PARAMETERISATIONS
 from labcore.parts import Parts
 from labcore.processes import Process
 from labcore.registry import Registry
@@ -32,7 +33,9 @@ class Recipe:
     ("cosine") or kept ("constant"); gradients are clipped to norm ``clip`` (0: not); what is kept
     is the exponential moving average of the weights with ``ema`` (0: the last weights).
     ``holdout``: share of a finite data set that is never trained on, for the validation curve.
-    precision: "float32", or "bfloat16" for autocast on an accelerator.
+    precision: "float32", or "bfloat16" to call the network under autocast.
+    shards: parts of a batch with random numbers of their own, which several devices may share out;
+    the weights are the same whatever number of devices does.
     """
 
     target: Use
@@ -52,9 +55,15 @@ class Recipe:
     holdout: float = 0.1
     seed: int = 0
     precision: str = "float32"
+    shards: int = 1
 
     def __post_init__(self) -> None:
-        wrong = [text for good, text in self._rules() if not good]
+        wrong = [
+            f"{f.name}={getattr(self, f.name)!r}, give a number"
+            for f in fields(self)
+            if f.type == "float" and type(getattr(self, f.name)) not in (int, float)
+        ]
+        wrong = wrong or [text for good, text in self._rules() if not good]
         if wrong:
             raise InvalidOption(f"recipe: {'; '.join(wrong)}")
 
@@ -64,13 +73,25 @@ class Recipe:
             (_whole(self.batch) and self.batch >= 1, f"batch={self.batch!r}, give 1 or more"),
             (_whole(self.warmup) and self.warmup >= 0, f"warmup={self.warmup!r}, give 0 or more"),
             (_whole(self.seed) and self.seed >= 0, f"seed={self.seed!r}, give 0 or more"),
+            (
+                _whole(self.shards) and self.shards >= 1 and _divides(self.shards, self.batch),
+                f"shards={self.shards!r}, give a divisor of batch={self.batch!r}",
+            ),
             (0 < self.lr < 10, f"lr={self.lr!r}, give a positive rate such as 1e-3"),
-            (self.clip >= 0, f"clip={self.clip!r}, give a norm, or 0 for none"),
+            (0 <= self.clip < math.inf, f"clip={self.clip!r}, give a norm, or 0 for none"),
             (0 <= self.ema < 1, f"ema={self.ema!r}, give 0 (none) to below 1, such as 0.999"),
             (0 <= self.holdout < 1, f"holdout={self.holdout!r}, give a share below 1"),
-            (self.data_std >= 0, f"data_std={self.data_std!r}, give a deviation, or 0 to measure"),
+            (
+                0 <= self.data_std < math.inf,
+                f"data_std={self.data_std!r}, give a deviation, or 0 to measure it",
+            ),
+            (self.reading in READINGS, f"reading={self.reading!r}, give one of {READINGS}"),
+            (self.time in TIMES, f"time={self.time!r}, give one of {TIMES}"),
             (self.decay in DECAYS, f"decay={self.decay!r}, give one of {DECAYS}"),
-            (self.precision in PRECISIONS, f"precision={self.precision!r}, one of {PRECISIONS}"),
+            (
+                self.precision in PRECISIONS,
+                f"precision={self.precision!r}, give one of {PRECISIONS}",
+            ),
         ]
 
     def resolve(self, registry: Registry) -> Recipe:
@@ -80,8 +101,9 @@ class Recipe:
 
     @cached_property
     def plain(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """As JSON has it; lr=1 and lr=1.0 are one recipe."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values |= {f.name: float(values[f.name]) for f in fields(self) if f.type == "float"}
         return {**values, **{kind: values[kind].plain for kind in KINDS}}
 
     @cached_property
@@ -98,16 +120,22 @@ class Recipe:
 
 DECAYS = ("cosine", "constant")
 PRECISIONS = ("float32", "bfloat16")
+READINGS = (*PARAMETERISATIONS, "energy")
+TIMES = ("log_snr", "t")
 
 
 def _whole(value: Any) -> bool:
     return type(value) is int
 
 
-def read_recipe(text: str) -> Recipe:
-    """The recipe that ``json.dumps(recipe.plain)`` wrote; InvalidOption for anything else."""
+def _divides(part: int, whole: Any) -> bool:
+    return _whole(whole) and whole % part == 0
+
+
+def read_recipe(plain: Mapping[str, Any]) -> Recipe:
+    """The recipe whose ``plain`` this is; InvalidOption for anything else."""
     try:
-        held = json.loads(text)
+        held = dict(plain)
         uses: dict[str, Any] = {kind: _use(held.pop(kind)) for kind in KINDS}
         return Recipe(**uses, **held)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
