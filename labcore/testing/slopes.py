@@ -163,8 +163,8 @@ def _fit(n: Array, e: Array, sd: Array, floor: float) -> _Fit:
     line, curve = _least(M[:, :2], np.log(e) * weight), _least(M, np.log(e) * weight)
     straight = sd.max() > 0 and np.abs(line.rest).max() < 3
     best, local = (line if straight else curve), _local(n, e)
-    left = abs(curve.p - line.p) / 2 if straight else abs(curve.p - local[-1])
-    left += (floor / e[-1] + floor / e[-2]) / math.log(n[-1] / n[-2])
+    left = abs(curve.p - line.p) / 2 if straight else abs(curve.p - float(local[-1]))
+    left += float(floor / e[-1] + floor / e[-2]) / math.log(n[-1] / n[-2])
     allowed = np.maximum(TERMS, 3 * sd)
     noise = 3 * float(np.hypot(sd[-1], sd[-2]))
     consistent = bool((np.abs(best.rest / weight) <= allowed).all()) and left < DRIFT + noise
@@ -184,7 +184,8 @@ def _least(M: Array, y: Array) -> _Least:
     rest = y - M @ at
     free = len(y) - M.shape[1]
     seen = math.sqrt(float(rest @ rest) / free) if free else 1.0
-    return _Least(float(at[1]), math.sqrt(np.linalg.inv(M.T @ M)[1, 1]) * max(1.0, seen), rest)
+    se = math.sqrt(float(np.linalg.inv(M.T @ M)[1, 1])) * max(1.0, seen)
+    return _Least(float(at[1]), se, rest)
 
 
 def _local(n: Array, e: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -118,36 +119,35 @@ def strong(case: Case, within: float = WITHIN) -> Check:
 
 def consistency(case: Case) -> Check:
     """The bias goes to zero as steps grow, from T to t_eps on Gaussian data; else a plateau."""
-    steps = (8, 32, 128)
+    steps = [8, 32, 128]
+    grids = [quadratic(case.process, n) for n in steps]
     try:
-        errors = [_audited(case, quadratic(case.process, n)) for n in steps]
-        doubt = [ROUNDING * _size(case)] * len(steps)
+        errors, doubt = [_audited(case, ts) for ts in grids], [ROUNDING * _size(case)] * 3
         how = "W2 to the exact law"
     except SamplerError:
-        found = [_sampled(case, quadratic(case.process, n)) for n in steps]
+        found = [_sampled(case, ts) for ts in grids]
         errors, doubt = [e for e, _ in found], [3 * sd for _, sd in found]
         how = "error of the characteristic function"
-    figures = {"steps": list(steps), "errors": [_finite(e) for e in errors], "doubt": doubt}
-    series = [{"label": how, "x": list(steps), "y": [_finite(e) for e in errors]}]
-    plots = (_lines("Bias from T to t_eps", how, series),)
-    last = errors[-1]
+    first, last = errors[0], errors[-1]
     if not math.isfinite(last):
         raise Broken(f"{how} is {last} in {steps[-1]} steps", "check its stability")
-    if max(errors) <= max(doubt) * 100 and case.order is None and max(errors) < 1e-9:
-        return passed(f"exact: {how} is {last:.1g} in {steps[0]} steps or more", figures=figures)
-    over = f"{steps[0]} to {steps[-1]} steps"
+    figures: dict[str, Any] = {"steps": steps, "errors": list(map(_finite, errors))}
+    figures["doubt"] = doubt
+    series = [{"label": how, "x": steps, "y": figures["errors"]}]
+    plots = (_lines("Bias from T to t_eps", how, series),)
+    more: dict[str, Any] = {"figures": figures, "plots": plots}
+    if case.order is None and max(errors) < 1e-9:
+        return passed(f"exact: {how} is {last:.1g} in {steps[0]} steps or more", **more)
     if last <= doubt[-1]:
-        told = f"{how} is {last:.2g} in {steps[-1]} steps, within its sampling error of 0"
-        return passed(told, figures=figures, plots=plots)
-    if last < 0.7 * errors[0] and last < 0.95 * errors[1]:
-        told = f"{how} falls from {errors[0]:.2g} to {last:.2g} in {over}"
-        return passed(told, figures=figures, plots=plots)
-    told = f"plateau: {how} stays at {last:.2g} as steps grow to {steps[-1]}"
+        return passed(f"{how} is {last:.2g}, within its sampling error of 0", **more)
+    if last < 0.7 * first and last < 0.7 * errors[1]:
+        return passed(f"{how} falls from {first:.2g} to {last:.2g} in 8 to 128 steps", **more)
     figures["plateau"] = last
-    if case.order is not None and not case.coupled:
-        remedy = "its noise or an error in a coefficient does not shrink with the step"
-        return _failed(told, figures, plots, remedy)
-    return passed(told, figures=figures, plots=plots)
+    told = f"plateau: {how} stays at {last:.2g} as steps grow to {steps[-1]}"
+    if case.order is None or case.coupled:
+        return passed(told, **more)
+    remedy = "its noise or an error in a coefficient does not shrink with the step"
+    return _failed(told, figures, plots, remedy)
 
 
 def _sampler(case: Case) -> Callable[..., Iterator[Tensor]]:
@@ -173,25 +173,25 @@ def _audited(case: Case, ts: Tensor) -> float:
 
 
 def _in_law(case: Case, declared: float, within: float) -> Slope:
-    """By doubling; beyond 256 steps where what is seen is not the declared order."""
-    known: dict[int, float] = {}
-
     def error(n: int) -> float:
-        if n not in known:
-            known[n] = _audited(case, uneven_in_log(case.process, n))
-        return known[n]
+        return _audited(case, uneven_in_log(case.process, n))
 
-    floor = ROUNDING * _size(case)
+    return _followed(error, ROUNDING * _size(case), declared, within)
+
+
+def _followed(make: Callable[[int], float], floor: float, declared: float, within: float) -> Slope:
+    """By doubling; beyond 256 steps where what is seen is not the declared order."""
+    error = cache(make)
     slope = follow(error, floor=floor)
     if _exact(slope) or (slope.resolved and slope.within(declared, within)):
         return slope
-    return follow(error, floor=floor, fine=1024, coarse=32)
+    return follow(error, floor=floor, coarse=32, fine=1024)
 
 
 def _nonlinear(case: Case) -> Slope | str:
     of, sampler = _of(case), _sampler(case)
     if not of.draws(sampler):
-        return follow(of.flow_error(sampler), floor=10 * ROUNDING, fine=512)
+        return _followed(of.flow_error(sampler), 10 * ROUNDING, case.order or 0.0, WITHIN)
     lam = of.rate(sampler)
     if lam is None:
         return (
