@@ -103,6 +103,7 @@ def ipndm(run: Run) -> Iterator[Tensor]:
     sigma = run.of.sigma / torch.tensor(scale, dtype=torch.float64)
     scheduler = tables.make("IPNDMScheduler", trained_betas=sigma.tolist())
     tables.along(scheduler, run.steps)
+    scheduler.set_begin_index(0)  # by its times, in float32, the first step may be the second
     if run.tables == "float64":
         scheduler.betas = sigma
         scheduler.alphas = run.of.alpha / torch.tensor(scale, dtype=torch.float64)
