@@ -18,6 +18,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from math import inf
 
 import torch
@@ -157,9 +158,10 @@ class Bench:
         return x
 
     def near_an_end(self, time: float) -> bool:
-        """In step and in time: some samplers take all steps at first, others stay at one time."""
-        step = self.at <= HEAD or self.at >= len(self.ts) - 1 - TAIL
-        return step and (time >= self.high or time <= self.low)
+        """By the step, or by the time for samplers that take all steps before the first state."""
+        if self.at:
+            return self.at <= HEAD or self.at >= len(self.ts) - 1 - TAIL
+        return time >= self.high or time <= self.low
 
     def impulse(self, out: Tensor, asked: Asked) -> None:
         """Answer 1 on the row of this question, and a random number on the mixed row."""
@@ -291,21 +293,48 @@ class Difference:
     what: str = ""
 
 
-STARTING = 6
-"""Steps that a method may start with, which are not like the rest."""
-
-BACK = 4
-"""Steps that a method may look back at."""
+START, MEMORY = 6, 4
+"""Steps that a method may start with, which are not like the rest, and those it may look back
+at, where nothing better is known (see ``habits``)."""
 
 
-def difference(p: Probe, q: Probe) -> Difference:
+def habits(case: Case) -> tuple[int, int]:
+    """The steps a method starts with and those it looks back at, as a few short runs show them.
+
+    The first: grids that are ends of one another. The second: a grid with one time moved.
+    """
+    return case.once("habits", lambda: _habits(case))
+
+
+def _habits(case: Case) -> tuple[int, int]:
+    if case.least > 2:
+        return START, MEMORY
+    ts = family(case.process, 12)
+    moved = ts.clone()
+    moved[-TAIL - 1] = 0.6 * ts[-TAIL - 1] + 0.4 * ts[-TAIL - 2]
+    ends = [run_probe(case, ts[-n - 1 :]) for n in (8, 9, 10)]
+    start = min(_steps_apart(p, q, p.steps) for p, q in pairwise(ends))
+    memory = _steps_apart(run_probe(case, ts), run_probe(case, moved), TAIL - 1)
+    return min(start, START), min(memory, MEMORY)
+
+
+def _steps_apart(p: Probe, q: Probe, steps: int) -> int:
+    """Of the last steps, how many at their beginning are not the same in both."""
+    last = min(steps, TAIL)
+    for n in range(last, 0, -1):
+        if max(_tails(p, q, n, 0), key=lambda d: d.size).size < 1e-6:
+            return steps - n
+    return steps
+
+
+def difference(p: Probe, q: Probe, start: int = START, memory: int = MEMORY) -> Difference:
     """The largest relative difference of states before, and of formulas after, the times that
     only one of the grids has. Zero up to rounding for a method that looks at nothing else."""
     head, tail = _shared(p.ts, q.ts), _shared(p.ts.flip(0), q.ts.flip(0))
     found = [Difference(), _heads(p, q, head - 2)]
-    steps = min(tail - 1, p.steps - STARTING, q.steps - STARTING, TAIL)
+    steps = min(tail - 1, p.steps - start, q.steps - start, TAIL)
     if steps > 0:
-        found += _tails(p, q, steps)
+        found += _tails(p, q, steps, memory)
     return max(found, key=lambda d: d.size)
 
 
@@ -333,15 +362,15 @@ def _heads(p: Probe, q: Probe, steps: int) -> Difference:
     )
 
 
-def _tails(p: Probe, q: Probe, steps: int) -> list[Difference]:
+def _tails(p: Probe, q: Probe, steps: int, memory: int) -> list[Difference]:
     """Of the last steps: when the score is called, and what answers and draws do to the states,
-    for those that come BACK steps after the first shared time."""
+    for those that look back at shared times only."""
     times = [
         torch.tensor([a.time for a in r.calls if 0 < r.steps - a.step <= steps], dtype=F64)
         for r in (p, q)
     ]
     found = [Difference(_relative(*times), "when it calls the score")]
-    last = steps - BACK
+    last = steps - memory
     if last > 0 and p.linear and q.linear:
         for name, of in (("a score", "calls"), ("a draw", "draws")):
             R = [_last(r, getattr(r, of), last) for r in (p, q)]

@@ -113,7 +113,7 @@ def repeatable(case: Case) -> Check:
 
 
 def rows(case: Case) -> Check:
-    """Rows do not act on each other: two seeds in one batch, and a row, give what each alone does."""
+    """Rows do not act on each other: seeds in one batch, and a row, give what they do alone."""
     if case.coupled:
         return skipped("rows are coupled, as declared")
     both = case.run(6, seeds=(3, 4))[-1]
@@ -143,7 +143,8 @@ def grid(case: Case) -> Check:
     ends = [case.run(4, ts=times)[-1] for times in (ts, moved)]
     if torch.allclose(ends[0], ends[1], rtol=1e-9, atol=1e-12):
         raise Broken("moving a time of the grid changes nothing", "step on the ts given")
-    far = difference(*(run_probe(case, times) for times in _sharing(case)))
+    p, q = (run_probe(case, times) for times in _sharing(case))
+    far = difference(p, q)
     if far.size > SAME and case.entry.evals(case.options) is not None:
         raise Broken(
             f"{far.what} changes, by {far.size:.1g}, with times of the grid that are far away",

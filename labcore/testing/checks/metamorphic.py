@@ -420,6 +420,8 @@ def _laws_apart(
 
 
 def _law(case: Case, ts: Tensor) -> Audit:
+    if case.entry.needs & {"log_p_t", "reverse"}:
+        raise SamplerError("it asks for more than a score; its law is not read off")
     return audit(
         case.entry, case.process, ts, case.data, event=case.data_event, options=case.options
     )

@@ -10,7 +10,7 @@ import torch
 
 from labcore.certificates import Check
 from labcore.testing.case import Broken, Case, passed
-from labcore.testing.probe import Difference, Probe, difference, probe
+from labcore.testing.probe import Difference, Probe, difference, habits, probe
 
 EVERY = 64
 SPARSE = (100, 128, 250, 500, 1000)
@@ -32,7 +32,7 @@ def steps(case: Case) -> Check:
     probes = {n: probe(case, n) for n in counts}
     for n, p in probes.items():
         _sound(case, n, p)
-    changes = {q.steps: _change(p, q) for p, q in pairwise(probes.values())}
+    changes = {q.steps: _change(case, p, q) for p, q in pairwise(probes.values())}
     switches, drift = _switches(case, changes)
     if switches:
         raise Broken(
@@ -85,12 +85,12 @@ def _sound(case: Case, n: int, p: Probe) -> None:
         )
 
 
-def _change(p: Probe, q: Probe) -> Difference:
+def _change(case: Case, p: Probe, q: Probe) -> Difference:
     """What changes between two numbers of steps, in pattern or in numbers."""
     before, after = p.pattern(), q.pattern()
     if not inserted(before, after):
         return Difference(float("inf"), f"a step asks for other things ({_told(before, after)})")
-    return difference(p, q)
+    return difference(p, q, *habits(case))
 
 
 def inserted(before: Sequence[Any], after: Sequence[Any]) -> bool:
@@ -157,10 +157,10 @@ def _search(case: Case, low: int, high: int) -> tuple[int, Difference]:
     while high - low > 1:
         mid = (low + high) // 2
         below, above = (
-            _change(probe(case, a), probe(case, b)) for a, b in ((low, mid), (mid, high))
+            _change(case, probe(case, a), probe(case, b)) for a, b in ((low, mid), (mid, high))
         )
         low, high = (low, mid) if below.size >= above.size else (mid, high)
-    return high, _change(probe(case, low), probe(case, high))
+    return high, _change(case, probe(case, low), probe(case, high))
 
 
 def _plot(changes: Mapping[int, Difference]) -> dict[str, Any]:
