@@ -85,11 +85,10 @@ class Divergence(torch.nn.Module):
     """CD-k; ``chains`` and their times are kept from step to step where it is persistent."""
 
     def __init__(
-        self, process: Process, times: Times, k: int, step: float, persistent: bool, pull: float
+        self, process: Process, times: Times, k: int, step: float, persistent: bool
     ) -> None:
         super().__init__()
-        self.times, self.k, self.step, self.pull = times, k, step, pull
-        self.persistent = persistent
+        self.times, self.k, self.step, self.persistent = times, k, step, persistent
         self.chains: tuple[Tensor, Tensor] | None = None
 
     def forward(self, model: Model, x0: Tensor, generator: Generator) -> Tensor:
@@ -103,8 +102,7 @@ class Divergence(torch.nn.Module):
         if self.persistent and self.training:
             self.chains = y, t
         above, below = model.energy_at(x, at, level), model.energy_at(y, at, level)
-        size = at.size
-        return size * (above - below) + self.pull * (size * above).square()
+        return at.size * (above - below)
 
     def negatives(
         self, model: Model, x: Tensor, at: At, level: Tensor, generator: Generator
@@ -136,12 +134,13 @@ def cd(
     k: Count = 5,
     step: Size = 0.5,
     persistent: bool = False,
-    pull: Annotated[float, Field(ge=0)] = 1e-3,
     stratified: bool = True,
 ) -> torch.nn.Module:
     """Contrastive divergence with ``k`` Langevin steps of size ``step`` in units of L.
 
-    ``persistent`` goes on with the chains of the step before, whose times stay. ``pull`` keeps
-    the energy's free constant near zero.
+    ``persistent`` goes on with the chains of the step before, whose times stay. Each loss is
+    weighted by sigma_max(t); an energy's free constant cancels in it. The steps are not
+    adjusted: the chains' variances are off by a share of the order of step^2/4, and so are those
+    that the energy learns.
     """
-    return Divergence(process, uniform(process, stratified), k, step, persistent, pull)
+    return Divergence(process, uniform(process, stratified), k, step, persistent)
