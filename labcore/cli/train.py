@@ -35,6 +35,7 @@ READINGS = ("eps", "score", "x0", "v", "edm", "energy")
 @click.option("--holdout", type=SHARE, default=0.1, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32")
+@click.option("--shards", type=click.IntRange(min=1), default=1, help="Parts of a batch.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--every", type=RATE, default=10.0, show_default=True, help="Seconds a checkpoint.")
@@ -68,12 +69,16 @@ def train_command(
     recipe = Recipe(**uses, **options).resolve(registry)
     torch.set_num_threads(threads)
     click.echo(f"{recipe}: {Path(folder) / recipe.key}", err=True)
-    with _followed(recipe.steps) as report:
-        made = train(recipe, Parts(registry), folder, report=report, every=every, device=device)
-    curve = made.facts.get("curve") or [(recipe.steps, float("nan"), float("nan"))]
+    parts = Parts(registry, tell=lambda message: click.echo(message, err=True))
+    try:
+        with _followed(recipe.steps) as report:
+            made = train(recipe, parts, folder, report=report, every=every, device=device)
+    except KeyboardInterrupt:
+        click.echo("training: the checkpoint is kept; the same command goes on from it", err=True)
+        raise
     click.echo(
-        f"validation loss {curve[-1][2]:.5g} after {recipe.steps} steps, "
-        f"{made.facts.get('seconds', 0):.0f} s"
+        f"validation loss {made.facts['curve'][-1][2]:.5g} after {recipe.steps} steps, "
+        f"{made.facts['seconds']:.0f} s"
     )
     click.echo(str(Path(folder) / recipe.key))
     return 0
