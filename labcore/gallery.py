@@ -148,8 +148,7 @@ def _budgets(cells: Sequence[Cell], parts: Parts) -> dict[str, list[Cell]]:
 def cost_of(cell: Cell, parts: Parts) -> int:
     """The declared NFE of a cell; its steps where the sampler declares none."""
     entry = parts.registry.get("sampler", cell.sampler.name)
-    evals = entry.evals(dict(cell.sampler.options)) or 1
-    return int(cell.steps * evals + entry.traits.get("extra", 0))
+    return entry.nfe(cell.steps, dict(cell.sampler.options)) or cell.steps
 
 
 def _sheet(law: Target, shown: dict[tuple[str, str], Tensor], states: Mapping[Any, str]) -> Figure:

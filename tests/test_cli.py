@@ -180,15 +180,29 @@ def test_interrupt_leaves_with_130_and_a_store_that_continues(site: Path, tmp_pa
 
 
 def test_head_may_close_the_pipe(site: Path) -> None:
-    command = f"{sys.executable} -m labcore list samplers | head -1"
+    command = f"{sys.executable} -m labcore list grids | head -1"
     done = subprocess.run(
         command, shell=True, env=environment(site), capture_output=True, text=True, timeout=60
     )
-    assert done.stdout.startswith("samplers:")
+    assert done.stdout.startswith("linear:")
     assert "Traceback" not in done.stderr
 
 
-COMMANDS = ["", "plugins", "list", "show", "run", "results", "plot", "salvage", "completion"]
+COMMANDS = [
+    "",
+    "plugins",
+    "list",
+    "show",
+    "check",
+    "certificates",
+    "fingerprint",
+    "run",
+    "train",
+    "results",
+    "plot",
+    "salvage",
+    "completion",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
