@@ -27,8 +27,8 @@ ROUNDING = 1e-14
 PATH_STEPS = (4, 8, 16, 32, 64)
 FINER = (16, 32, 64, 128, 256)
 """Where the first are not the declared order."""
-EARLY = 0.25
-"""No order shows where the error is a quarter of the state or more."""
+EARLY = 0.15
+"""No order shows where errors are as large a part of the state, or more."""
 EARLIER = "not asymptotic yet, and falling"
 LOOK = "look for a wrong coefficient, or declare what it reaches"
 
@@ -52,7 +52,8 @@ def order(case: Case, within: float = WITHIN) -> Check:
         return _failed(f"its order in law is {found} on Gaussian data", figures, plots)
     if slope.low - within > declared:
         other = case.once("nonlinear", lambda: _nonlinear(case))
-        if isinstance(other, Slope) and other.low - within > declared:
+        sure = isinstance(other, Slope) and other.resolved and other.half < within
+        if sure and isinstance(other, Slope) and other.low - within > declared:
             why = f"its order in law is {found} and on a mixture {other}: more than it declares"
             return _failed(why, figures, plots)
         found += "; its leading error vanishes for Gaussian data"
@@ -208,10 +209,10 @@ def _low(slope: Slope, declared: float, within: float) -> bool:
 
 
 def _early(slope: Slope, case: Case) -> bool:
-    """Whether the errors are as large as the state but fall."""
-    size = float(_of(case).start(64).square().mean().sqrt())
-    falls = slope.errors[-1] < 0.7 * slope.errors[-2]
-    return falls and slope.errors[-3] > EARLY * size
+    """Whether errors two doublings before the last are of the size of the state, and fall."""
+    law = _of(case).law(heart(case.process)[1])
+    size = math.sqrt(float(law.cov.trace() + law.mean.square().sum()))
+    return slope.errors[-3] > EARLY * size and slope.errors[-1] < 0.9 * slope.errors[-2]
 
 
 def _on_path(case: Case) -> bool:
