@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 import labcore
-from labcore.testing import audit, default_data
+from labcore.testing import audit, check_sampler, default_data
 from labcore.testing.models import uneven_in_log
 from labcore.testing.nonlinear import Problem, problem
 from labcore.testing.slopes import Slope, follow, measure
@@ -35,8 +35,8 @@ NOTES = {
     "torchdiffeq:midpoint": "as samplers:midpoint",
     "torchsde:midpoint": "on Gaussian data the second derivative of the score, whose weight is "
     "half of what order 2 needs, is zero; on the mixture it is not, and the order is 1",
-    "torchsde:reversible_heun": "its parasitic mode grows where the reverse SDE contracts, as on a "
-    "mixture under edm: up to 64 steps the error is as large as the state, and 256 steps halve it",
+    "torchsde:reversible_heun": "its parasitic mode grows where the reverse SDE contracts, as on "
+    "a mixture under edm: up to 64 steps the error is as large as the state, and 256 steps halve it",
     "torchsde:log_ode": "as torchsde:midpoint, which it is where the noise is additive",
     "samplers:edm_churn": "with S_churn=4; by default the noise added is capped below some 100 "
     "steps, and the same order is reached beyond 500",
@@ -51,6 +51,13 @@ NOTES = {
 
 OPTIONS: dict[str, dict[str, Any]] = {"samplers:edm_churn": {"S_churn": 4.0}}
 """By default the noise added is capped below some 100 steps, which no fit survives."""
+
+WITHOUT = "## Without an order"
+AS_STEPS_GROW = (
+    "Adaptive methods follow a tolerance, Markov chains approach the law of a level as they run "
+    "on, and the oracle is exact: for them, the bias from T to t_eps on Gaussian data under VP as "
+    "steps grow from 8 to 128, with their default options."
+)
 
 Cell = Slope | str
 
@@ -150,10 +157,23 @@ def row(name: str, entry: labcore.Entry, found: dict[str, Cell]) -> str:
     return "| " + " | ".join(told) + " |"
 
 
+def without(registry: labcore.Registry) -> list[str]:
+    """What applies to the samplers that declare no order: their bias as steps grow."""
+    told = []
+    for name, entry in registry.all("sampler"):
+        if entry.traits.get("order") is None and name.split(":")[0] in OWN:
+            made = check_sampler(entry, checks=("nonlinear", "consistency"), on_fail="return")
+            checks = made.checks if entry.traits.get("coupled") else made.checks[1:]
+            told.append(f"- `{name}`: " + "; ".join(check.found for check in checks))
+    return told
+
+
 def rows_of(path: Path) -> dict[str, list[str]]:
     """The lines about each sampler that a table holds: its row, then its reasons."""
     known: dict[str, list[str]] = {}
     for line in path.read_text().splitlines() if path.exists() else ():
+        if line == WITHOUT:
+            break
         if line.startswith(("| `", "- `")):
             known.setdefault(line.split("`")[1], []).append(line)
     return known
@@ -182,7 +202,10 @@ def main(path: Path, names: list[str]) -> None:
     lead = (__doc__ or "").split("\n\n")
     text = "# Measured orders\n\nMade by `python benchmarks/orders.py`. " + lead[2].strip()
     text += "\nBold: farther than 0.15 from the declared order, the interval allowed for.\n\n"
-    path.write_text(text + "\n".join(lines) + "\n\n" + "\n".join(reasons) + "\n")
+    text += "\n".join(lines) + "\n\n" + "\n".join(reasons) + "\n"
+    path.write_text(
+        text + f"\n{WITHOUT}\n\n{AS_STEPS_GROW}\n\n" + "\n".join(without(registry)) + "\n"
+    )
 
 
 if __name__ == "__main__":

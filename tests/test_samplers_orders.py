@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from order_processes import PROCESSES as ORDER_PROCESSES
 from torch import Tensor
 
 from labcore import Entry, Process, counted
@@ -22,17 +23,11 @@ from labcore.testing import (
     weak_order,
 )
 from labcore.testing.audit import final
-from labcore_linear import cld, diag_vp, log_snr, ou, rectified_flow, sigma_t, vp
+from labcore_linear import log_snr, rectified_flow, sigma_t, vp
 from labcore_samplers import ancestral, ddim, euler, euler_maruyama, heun
 
 F64 = torch.float64
-PROCESSES: dict[str, Process] = {
-    "vp": vp(),
-    "sigma_t": sigma_t(),
-    "diag_vp": diag_vp(),
-    "ou": ou(),
-    "cld": cld(),
-}
+PROCESSES = {name: of for name, of in ORDER_PROCESSES.items() if name != "edm"}
 SAMPLERS: dict[str, tuple[Entry, dict[str, Any]]] = {
     "euler": (euler, {}),
     "heun": (heun, {}),
