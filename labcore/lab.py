@@ -7,20 +7,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
-from itertools import groupby
+from itertools import chain, groupby
 from math import nan
 from pathlib import Path
 from typing import Any
 
 from labcore.certificates import Certificate
 from labcore.certification import inspect_all, of_cells
-from labcore.engine import Failure, execute
+from labcore.engine import Failure, attempt, execute, one_thread
 from labcore.errors import InvalidStudy
 from labcore.measure import run_floor
 from labcore.parts import Parts
 from labcore.registry import Registry
 from labcore.run import Result, run_cells
 from labcore.store import Store, Versions, cell_row, floor_rows, open_store
+from labcore.store.connect import is_url
 from labcore.study import Cell, Event, Floor, Study, Use
 
 Reporter = Callable[[Event], None]
@@ -54,17 +55,18 @@ class Task:
     """Runs a Work in whatever process it is sent to, with the parts built once a process."""
 
     registry: Registry
+    folder: Path = Path("scores")
 
     def __call__(self, work: Work) -> Any:
-        parts = _parts(self.registry)
+        parts = _parts(self.registry, self.folder)
         if work.floor is not None:
             return run_floor(work.floor, work.metrics, parts)
         return run_cells(work.cells, work.metrics, parts)
 
 
 @lru_cache(maxsize=4)
-def _parts(registry: Registry) -> Parts:
-    return Parts(registry)
+def _parts(registry: Registry, folder: Path) -> Parts:
+    return Parts(registry, folder, make=False)
 
 
 def run_study(
@@ -81,6 +83,7 @@ def run_study(
 
     ``filters`` such as "sampler=ddim" keep the cells whose label contains the text. A failing cell
     is a row with its reason and the rest goes on; an interrupt leaves a store that continues.
+    Scores that are trained are trained first, here, and kept in ``scores_folder``.
     Raises InvalidStudy before anything runs, StoreError where the store cannot be written.
     """
     registry = study.registry()
@@ -91,7 +94,43 @@ def run_study(
         works = list(pending(study, cells, metrics, store, registry, retry_failed))
         floors = floors_of(study, cells, Parts(registry))
         store.join(study.name, [c.key for c in cells] + [f.key for f in floors])
-        return _drive(study, cells, works, store, registry, workers, timeout, tuple(reporters))
+        task = Task(registry, scores_folder(study, where).absolute())
+        return _drive(study, cells, works, store, task, workers, timeout, tuple(reporters))
+
+
+def scores_folder(study: Study, where: str | Path) -> Path:
+    """Where a study keeps the scores it trains: NAME.scores beside a store NAME.sqlite, in the
+    folder out where the store is a server's."""
+    return (
+        Path("out", f"{study.name}.scores")
+        if is_url(where)
+        else Path(where).with_suffix(".scores")
+    )
+
+
+def make_scores(works: Iterable[Work], parts: Parts) -> dict[Any, Failure]:
+    """Make, one after the other, the scores that take long; those that failed."""
+    named = {_score_of(work): None for work in works if work.cells}
+    failures = {}
+    for uses in named:
+        if parts.registry.get("score", uses[0].name).traits.get("from_uses"):
+            made = attempt(lambda uses: parts.score(*uses), uses, one_thread())
+            if isinstance(made, Failure):
+                failures[uses] = made
+    return failures
+
+
+def _score_of(work: Work) -> tuple[Use, Use, Use]:
+    return work.cells[0].score, work.cells[0].process, work.cells[0].target
+
+
+def unmade(study: Study, where: str | Path, filters: Sequence[str] = ()) -> list[str]:
+    """What a run would first have to train, in a line each."""
+    registry = study.registry()
+    cells = keep(study.cells(registry), filters)
+    parts = Parts(registry, scores_folder(study, where), make=False)
+    found = make_scores((Work((), (cell,)) for cell in cells), parts)
+    return [failure.reason for failure in found.values()]
 
 
 def certify_study(
@@ -148,7 +187,8 @@ def pending(
     labels = {str(metric): metric for metric in metrics}
     for floor in floors_of(study, cells, Parts(registry)):
         held = store.floor_done([floor.key]).get(floor.key, {}) if store else {}
-        lacking = tuple(m for label, m in labels.items() if held.get(label, 0) < floor.repeats)
+        floored = {k: m for k, m in labels.items() if has_floor(m, registry)}
+        lacking = tuple(m for label, m in floored.items() if held.get(label, 0) < floor.repeats)
         if lacking:
             yield Work(lacking, floor=floor)
     keys = [cell.key for cell in cells]
@@ -186,6 +226,11 @@ def floors_of(study: Study, cells: Iterable[Cell], parts: Parts) -> list[Floor]:
     return list(floors.values())
 
 
+def has_floor(metric: Use, registry: Registry) -> bool:
+    """Whether two exact sample sets have a distance by it: not where it judges the score."""
+    return bool(registry.get("metric", metric.name).traits.get("floor", True))
+
+
 def versions_of(registry: Registry) -> Versions:
     """What results are computed with: labcore, torch and every plugin's distribution."""
     import json
@@ -199,14 +244,14 @@ def _drive(
     cells: Sequence[Cell],
     works: Sequence[Work],
     store: Store,
-    registry: Registry,
+    task: Task,
     workers: int,
     timeout: float | None,
     reporters: tuple[Reporter, ...],
 ) -> Summary:
-    """Execute, store and report; one durable transaction a batch."""
+    """Make scores, execute, store and report; one durable transaction a batch."""
     begun = time.perf_counter()
-    versions = versions_of(registry)
+    versions = versions_of(task.registry)
     total = len(cells)
     skipped = total - sum(len(work.cells) for work in works)
     done = failed = 0
@@ -218,9 +263,12 @@ def _drive(
             reporter(event)
 
     tell("start", message=study.question)
-    for work, payload in execute(
-        works, Task(registry), workers=workers, timeout=timeout, split=one_by_one
-    ):
+    parts = Parts(task.registry, task.folder, tell=lambda text: tell("note", message=text))
+    failures = make_scores(works, parts)
+    lacking = [(w, failures[_score_of(w)]) for w in works if w.cells and _score_of(w) in failures]
+    rest = [w for w in works if not w.cells or _score_of(w) not in failures]
+    run = execute(rest, task, workers=workers, timeout=timeout, split=one_by_one)
+    for work, payload in chain(lacking, run):
         if work.floor is not None:
             if isinstance(payload, Failure):
                 tell("note", message=f"{work.floor}: {payload.reason}; plots will show none")
@@ -268,9 +316,12 @@ def _results(work: Work, payload: Any) -> list[Result]:
     return results
 
 
-def estimate(study: Study, workers: int = 0, filters: Sequence[str] = ()) -> tuple[int, float]:
+def estimate(
+    study: Study, workers: int = 0, filters: Sequence[str] = (), where: str | Path = ""
+) -> tuple[int, float]:
     """The number of cells and the seconds they may take, from a short probe of each sampler.
 
+    Cells of scores that are still to be trained (see ``unmade``) are counted without their time.
     The shortest batch of each setting is run with two steps, after one run that builds its parts;
     stepping is scaled by the steps, measuring by the cells.
     """
@@ -282,7 +333,8 @@ def estimate(study: Study, workers: int = 0, filters: Sequence[str] = ()) -> tup
             first = work.cells[0]
             setting = (first.target, first.process, first.score, first.sampler, first.n)
             groups.setdefault(setting, []).append(work)
-    seconds = sum(_probed(works, Task(registry)) for works in groups.values())
+    task = Task(registry, scores_folder(study, where or f"{study.name}.sqlite"))
+    seconds = sum(_probed(works, task) for works in groups.values())
     return len(cells), seconds / max(workers, 1)
 
 

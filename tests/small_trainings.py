@@ -1,4 +1,4 @@
-"""Tiny trainings for the tests, and a script that kills them: python small_trainings.py KILLS FOLDER.
+"""Tiny trainings for the tests, and a script: python small_trainings.py KILLS FOLDER.
 
 The script trains each recipe without a break, and again with kill -9 at random moments until it
 is done, and prints where the kills hit and whether all weights came out equal.

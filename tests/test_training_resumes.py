@@ -46,9 +46,12 @@ def test_ctrl_c_between_and_within_steps_continues_to_the_same_weights(
             train(recipe, tmp_path / "cut", report=interrupt, every=1e9)
         assert checkpointed(tmp_path / "cut") == step
     assert equal(train(recipe, tmp_path / "cut", report=lambda at: None), whole)
-    assert whole.facts["curve"] == labcore.load_trained(
-        tmp_path / "cut" / whole.recipe.key, Parts(load_registry())
-    ).facts["curve"]
+    assert (
+        whole.facts["curve"]
+        == labcore.load_trained(tmp_path / "cut" / whole.recipe.key, Parts(load_registry())).facts[
+            "curve"
+        ]
+    )
 
 
 def faulty(at: int, fault: Callable[[], float], counted: list[int]) -> labcore.Entry:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_type_hints
 
 import click
 from annotated_types import BaseMetadata
@@ -148,15 +148,16 @@ def _page(qualified: str, kind: str, entry: Any) -> str:
         text = ", ".join(value) if isinstance(value, list | tuple | set | frozenset) else value
         if key == "nfe_of":
             key, text = "evals", ""
-        if key in ("evals_of", "extra"):
+        if key in ("evals_of", "extra", "from_uses"):
             continue
         text = {"evals": _cost(entry), "order": _order(entry)}.get(key, text)
         lines.append(f"{traits.get(key, key):<14} {text}")
     if entry.parameters:
         lines += ["", "options:"]
+    hints = get_type_hints(entry.fn, include_extras=True)
     for p in entry.parameters.values():
         default = "required" if p.default is p.empty else f"default {p.default!r}"
-        lines.append(f"  {p.name}: {_type(p.annotation)}, {default}")
+        lines.append(f"  {p.name}: {_type(hints.get(p.name, Any))}, {default}")
     return "\n".join(lines).rstrip() + "\n"
 
 

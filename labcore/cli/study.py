@@ -94,10 +94,17 @@ def run(
 ) -> int:
     """Run, say how it ended, draw; the exit code."""
     from labcore import lab
+    from labcore.cli import printable
 
     if dry_run:
-        count, seconds = lab.estimate(study, workers, filters)
+        where = store or str(Path("out", f"{study.name}.sqlite"))
+        count, seconds = lab.estimate(study, workers, filters, where)
         click.echo(f"{study.name}: {count:,} cells, about {duration(seconds)}")
+        unmade = lab.unmade(study, where, filters)
+        if unmade:
+            click.echo("not counting the cells of scores that are to be made first:")
+        for reason in unmade:
+            click.echo(f"  {printable(reason)}")
         return 0
     where = store or str(default_store(study.name))
     registry = study.registry()

@@ -48,8 +48,9 @@ def bar(console: Console) -> Reporter:
             drawn.update(task, total=max(event.total - event.skipped, 1))
             drawn.start()
             atexit.register(drawn.stop)  # an interrupted run must give the cursor back
+        style = "" if event.kind == "note" else "red"
         for text in remarks(event):
-            drawn.console.print(Text(text, style="red"), soft_wrap=True)
+            drawn.console.print(Text(text, style=style), soft_wrap=True)
         drawn.update(task, completed=event.done, numbers=standing(event))
         if event.kind == "finish":
             drawn.stop()
