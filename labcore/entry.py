@@ -46,7 +46,8 @@ class Entry:
       process, score, target   gives (what others may need), needs, cite; cost of a score (what
                 one call counts for, default 1); from_uses, for a score that is handed
                 (parts, (process use, target use)) instead of what these name (see labcore.parts)
-      metric    better ("lower" or "higher"), minimum (fewest samples), sees, needs
+      metric    better ("lower" or "higher"), minimum (fewest samples), sees, needs; floor=False
+                where it judges the score and two exact sample sets have no distance by it
     """
 
     kind: str

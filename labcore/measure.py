@@ -40,7 +40,9 @@ def outcome_of(cell: Cell, samples: Tensor, parts: Parts) -> Outcome:
     law = exact_law(target, parts.process(process) if process else None, t_eps)
     if process and law is None:
         target = replace(target, log_prob=None)  # p_0's density is not that of p_{t_eps}
-    return Outcome(samples, reference, target, law, cell.seed)
+    score = parts.score(cell.score, cell.process, cell.target)
+    made = parts.process(cell.process)
+    return Outcome(samples, reference, target, law, cell.seed, made, score)
 
 
 def exact(

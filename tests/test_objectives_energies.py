@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from objectives import objective, smooth
 from torch import Generator, Tensor
 
 from labcore import InvalidOption, Model
 from labcore_linear import vp
-from objectives import objective, smooth
 
 STD, D = 0.6, 2
 PROCESS = vp()

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from objectives import PROCESSES, Smooth, agrees, data, event_of, objective, replayed, smooth
 from torch import Generator, Tensor
 
 from labcore import InvalidOption, Mat, Model, Process, Target
@@ -12,7 +13,6 @@ from labcore_linear import cld, ou, vp
 from labcore_objectives import matching
 from labcore_objectives.matching import parzen_eps
 from labcore_scores.empirical import empirical
-from objectives import PROCESSES, Smooth, agrees, data, event_of, objective, replayed, smooth
 
 
 def losses(text: str, model: Model, n: int, seed: int = 1, data_seed: int = 0) -> Tensor:

@@ -5,13 +5,13 @@ import math
 import pytest
 import scipy.stats
 import torch
+from objectives import PROCESSES, agrees, data, objective, smooth
 from torch import Generator, Tensor
 
 from labcore import InvalidOption
 from labcore_objectives.denoising import perturbed
 from labcore_objectives.times import chosen, discrete, importance, log_normal, uniform
 from labcore_objectives.weights import mean_weight
-from objectives import PROCESSES, agrees, data, objective, smooth
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -89,7 +89,8 @@ def test_discrete_times_are_the_levels_and_steps_of_ncsn_and_ddpm(process: str) 
     for spacing in ("levels", "steps"):
         t, counts = discrete(made, n, spacing)(20_000, seeded())
         found, often = t.unique(return_counts=True)
-        assert len(found) == n and float(counts.mean()) == 1
+        assert len(found) == n
+        assert float(counts.mean()) == 1
         assert torch.equal(often, torch.full((n,), 2_000))
         ends = torch.tensor([made.t_eps, made.T]).double()
         assert torch.allclose(found[[0, -1]], ends, rtol=1e-6)
