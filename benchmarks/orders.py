@@ -36,7 +36,7 @@ NOTES = {
     "torchsde:midpoint": "on Gaussian data the second derivative of the score, whose weight is "
     "half of what order 2 needs, is zero; on the mixture it is not, and the order is 1",
     "torchsde:reversible_heun": "its parasitic mode grows where the reverse SDE contracts, as on "
-    "a mixture under edm: up to 64 steps the error is as large as the state, and 256 steps halve it",
+    "a mixture under edm: up to 64 steps the error is as large as the state",
     "torchsde:log_ode": "as torchsde:midpoint, which it is where the noise is additive",
     "samplers:edm_churn": "with S_churn=4; by default the noise added is capped below some 100 "
     "steps, and the same order is reached beyond 500",
