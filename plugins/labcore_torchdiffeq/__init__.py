@@ -3,6 +3,7 @@
 import labcore
 from labcore_torchdiffeq import adaptive, fixed
 from labcore_torchdiffeq.adams import explicit_adams, implicit_adams
+from labcore_torchdiffeq.metric import flow_nll
 
 
 @labcore.hookimpl
@@ -13,3 +14,8 @@ def register_samplers() -> list[labcore.Entry]:
         implicit_adams,
         *(adaptive.entry(name, *about) for name, about in adaptive.METHODS.items()),
     ]
+
+
+@labcore.hookimpl
+def register_metrics() -> list[labcore.Entry]:
+    return [flow_nll]
