@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from labcore.certificates import Check
-from labcore.errors import SamplerError
+from labcore.errors import InvalidProcess, SamplerError
 from labcore.linop import LinOp, Mat, Scalar
 from labcore.noise import Noise, brownian
 from labcore.processes import Process
@@ -333,7 +333,10 @@ def variables(case: Case) -> Check:
     if "channel" in case.entry.needs:
         return skipped("it is made for the variables of its process")
     name, process, time, into = change_of_variables(case.process)
-    apart = _in_both(case, _grid(case), process, time, into)
+    try:
+        apart = _in_both(case, _grid(case), process, time, into)
+    except InvalidProcess as error:
+        return skipped(f"it refuses the process in {name} variables: {error!s:.120}")
     if apart <= EQUAL:
         return passed(
             f"the same in {name} variables, to {apart:.0e}", figures={"difference": apart}
