@@ -24,7 +24,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from labcore.linop import LinOp, Mat, Scalar
+from labcore.linop import Diag, LinOp, Mat, Scalar
 from labcore.processes import Process
 
 MATRIX = 2
@@ -113,8 +113,12 @@ class At:
 
     @cached_property
     def whiten(self) -> LinOp:
-        """R^-1 = diag(P)^-1/2."""
-        return self._cast(_inverse_deviations(self._P))
+        """R^-1 = diag(P)^-1/2; of P the diagonal alone is worked out."""
+        data, Phi = self.data, self.exact_Phi
+        if data.rank == MATRIX:  # d^2 E E^T, a projection: one matrix for all other coordinates
+            variance = _row_squares(Phi @ data.map(torch.sqrt)) + _row_squares(self.exact_L)
+            return self._cast(variance.map(torch.rsqrt).lift(data))
+        return self._cast((data @ _row_squares(Phi) + _row_squares(self.exact_L)).map(torch.rsqrt))
 
 
 def _kept(p: Tensor, dtype: torch.dtype) -> Tensor:
@@ -132,10 +136,11 @@ def data_covariance(process: Process, data_std: float) -> LinOp:
     return Mat((first.mT @ first)[None] * variance)
 
 
-def _inverse_deviations(P: LinOp) -> LinOp:
-    if P.rank < MATRIX:
-        return P.map(lambda variance: variance.rsqrt())
-    return P.map(lambda M: torch.diag_embed(M.diagonal(dim1=-2, dim2=-1).rsqrt()))
+def _row_squares(M: LinOp) -> LinOp:
+    """diag(M M^T), one factor a coordinate."""
+    if M.rank < MATRIX:
+        return M.map(torch.square)
+    return Diag(torch.linalg.vector_norm(M.param, dim=-1).square().movedim(-1, 1))
 
 
 Reading = Callable[[Tensor, Tensor, At], Tensor]

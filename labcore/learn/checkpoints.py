@@ -191,8 +191,9 @@ def model_of(
     net: Callable[[Tensor, Tensor], Tensor], process: Process, recipe: Recipe, data_std: float
 ) -> Model:
     """The network read as the recipe says, with a kernel for times that differ by sample."""
+    wide = process.structure == "dense" and recipe.reading == "eps"  # which inverts no operator
     try:
-        kernel = perturbation_kernel(process)
+        kernel = perturbation_kernel(process, dtype=torch.float32 if wide else torch.float64)
     except InvalidProcess:  # one with a kink in t, which no table follows
         kernel = exact_kernel(process)
     reading: Any = recipe.reading
