@@ -3,6 +3,7 @@
 import labcore
 from labcore_targets.digits import digits, digits_mixture
 from labcore_targets.files import file
+from labcore_targets.labels import label_entropy
 from labcore_targets.mixtures import gaussian, gmm_grid, gmm_ring, mixture
 from labcore_targets.toys import checkerboard, moons, pinwheel, rings, swiss_roll
 
@@ -23,3 +24,8 @@ def register_targets() -> list[labcore.Entry]:
         digits_mixture,
         file,
     ]
+
+
+@labcore.hookimpl
+def register_metrics() -> list[labcore.Entry]:
+    return [label_entropy]

@@ -18,7 +18,7 @@ IMAGE = (8, 8)
 @labcore.target(gives=("data", "samples"), cite="Alpaydin & Kaynak (1998), UCI optical digits")
 def digits() -> Target:
     """The empirical law of 1797 handwritten digits: 64 pixels in [-1, 1], with replacement."""
-    data = _pixels()[0].float()
+    data = labelled()[0].float()
 
     def sample(n: int, generator: Generator) -> Tensor:
         return data[torch.randint(len(data), (n,), generator=generator)]
@@ -43,7 +43,7 @@ def digits_mixture(
 
 
 @lru_cache(maxsize=1)
-def _pixels() -> tuple[Tensor, Tensor]:
+def labelled() -> tuple[Tensor, Tensor]:
     """Images (1797, 64) in [-1, 1], float64, and their classes (1797,)."""
     from sklearn.datasets import load_digits
 
@@ -53,7 +53,7 @@ def _pixels() -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=8)
 def _fitted(per_class: int, floor: float, seed: int) -> Mixture:
-    images, classes = _pixels()
+    images, classes = labelled()
     return gaussian_clusters(images, _split(images, classes, per_class, seed), floor)
 
 
