@@ -13,6 +13,7 @@ from labcore.errors import LabError
 from labcore.parts import Parts
 from labcore.plots.marks import states_of
 from labcore.run import sample
+from labcore.stats import at_times, over_trainings
 from labcore.study import Cell, Use
 from labcore.targets import Target
 
@@ -50,6 +51,7 @@ def figures(
     frame: pd.DataFrame, kinds: Sequence[str] = KINDS, metrics: Sequence[str] = ()
 ) -> Iterator[tuple[str, Figure]]:
     """(file stem, figure) of every metric, target and kind."""
+    frame = over_trainings(frame)
     cells = frame[frame["kind"] == "cell"]
     known = [m for m in cells["metric"].unique() if m]
     chosen = [m for m in known if not metrics or any(_named(m, name) for name in metrics)]
@@ -58,7 +60,13 @@ def figures(
             f"plots: no rows of metric {', '.join(metrics) or 'any'}; the store has "
             f"{', '.join(known) or 'none'}"
         )
+    at_t = at_times(cells[cells["metric"].isin(chosen)])
+    for metric in at_t["of"].unique():
+        for part, rows in _parts(frame[frame["metric"].str.startswith(metric)], metric):
+            yield f"over_t_{slug(metric)}_{part}", plots.score_curve(rows, metric)
     for metric in chosen:
+        if metric in set(at_t["metric"]):
+            continue
         for part, rows in _parts(frame, metric):
             for kind in kinds:
                 if kind == "heatmap" and rows["grid"].replace("", None).dropna().nunique() < 2:

@@ -3,6 +3,7 @@
     curve       a metric against the work, with intervals, the noise floor and the fitted slope
     heatmap     sampler by grid, the mean in every cell
     pareto      error against seconds, and who is on the front
+    score_curve a metric of scores over t;  score_map  where in the plane scores err
     sheet_2d    samples over the true density;  sheet_images  samples as pictures
     save        PNG, SVG and PDF, the same bytes for the same figure
 
@@ -14,6 +15,8 @@ from labcore.plots.curves import curve
 from labcore.plots.files import save
 from labcore.plots.fronts import front, pareto
 from labcore.plots.heatmaps import heatmap
+from labcore.plots.maps import score_map
+from labcore.plots.scores import score_curve
 from labcore.plots.sheets import sheet_2d, sheet_images
 from labcore.plots.style import COLUMN, PAGE, escape, short_names
 
@@ -26,6 +29,8 @@ __all__ = [
     "heatmap",
     "pareto",
     "save",
+    "score_curve",
+    "score_map",
     "sheet_2d",
     "sheet_images",
     "short_names",

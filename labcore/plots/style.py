@@ -74,9 +74,11 @@ def escape(text: str) -> str:
 
 
 def short_names(labels: Iterable[str]) -> dict[str, str]:
-    """The shortest of name, name(options), plugin:name(options) that no other label shares."""
+    """The shortest form that no other label shares: name, name(options that tell it apart),
+    name(options), plugin:name(options)."""
     labels = list(dict.fromkeys(labels))
-    forms: tuple[Callable[[str], str], ...] = (bare, _without_plugin, str)
+    telling = _telling(labels)
+    forms: tuple[Callable[[str], str], ...] = (bare, telling.__getitem__, _without_plugin, str)
     counts = [Counter(form(label) for label in labels) for form in forms]
     return {
         label: next(
@@ -86,6 +88,34 @@ def short_names(labels: Iterable[str]) -> dict[str, str]:
         )
         for label in labels
     }
+
+
+def _telling(labels: Iterable[str]) -> dict[str, str]:
+    """Each label with the options alone that not all labels of its name have."""
+    options = {label: _options(label) for label in labels}
+    names: dict[str, list[list[str]]] = {}
+    for label, own in options.items():
+        names.setdefault(bare(label), []).append(own)
+    shared = {name: set(each[0]).intersection(*each) for name, each in names.items()}
+    told = {
+        label: ", ".join(o for o in own if o not in shared[bare(label)])
+        for label, own in options.items()
+    }
+    return {label: bare(label) + (f"({own})" if own else "") for label, own in told.items()}
+
+
+def _options(label: str) -> list[str]:
+    """`option=value` of a label `name(option=value, ..)`; values may have brackets of their own,
+    which a value that was cut (`..#1a2b3c`) need not close."""
+    inside = label.partition("(")[2].removesuffix(")")
+    found, depth = [""], 0
+    for piece in re.split(r"([(\[{]|[)\]}]|\.\.#[0-9a-f]{6}|, )", inside):
+        if piece == ", " and depth == 0:
+            found.append("")
+            continue
+        depth = 0 if piece.startswith("..#") else depth + (piece in "([{") - (piece in ")]}")
+        found[-1] += piece
+    return found
 
 
 def _without_plugin(label: str) -> str:

@@ -7,6 +7,7 @@ and standard deviation s:
     floors      the metric between two independent exact samples of the same size, repeated: its
                 band is where one more repeat would fall, and a value inside it shows nothing
     slope       least squares of log m on log NFE over the points clearly above the floor
+    over_trainings   scores that differ in the seed of their training become repeats of one
     paired      d_j = a_j - b_j on common seeds; p = P(|sum +-d_j| >= |sum d_j|) over all signs
 
 A failed cell has no value and never vanishes: it is counted in a column `failures`. Every
@@ -22,18 +23,21 @@ from labcore.stats.intervals import (
 )
 from labcore.stats.orders import Slope, slope, slopes
 from labcore.stats.pairs import compare, holm, paired, sign_flip
+from labcore.stats.repeats import at_times, over_trainings
 from labcore.stats.rows import FLOOR, SETTING, bare, cells, find
 
 __all__ = [
     "FLOOR",
     "SETTING",
     "Slope",
+    "at_times",
     "bare",
     "cells",
     "compare",
     "find",
     "floors",
     "holm",
+    "over_trainings",
     "paired",
     "resolved",
     "sign_flip",

@@ -11,7 +11,6 @@ At every noise level p_t ~ exp(-E(x,t)); both look at x_t ~ p_t of the data:
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any
 
 import torch
@@ -37,23 +36,26 @@ def needs_energy(name: str, model: Model) -> None:
 
 
 class Contrast(torch.nn.Module):
-    """Noise-contrastive estimation, with log Z piecewise linear in log-SNR."""
+    """Noise-contrastive estimation; log Z(t) - log Z of N(0, P(t)) is piecewise linear in log SNR.
+
+    The latter's is D/2 log 2 pi + log det P / 2, which cancels in the log-odds.
+    """
 
     nodes: Tensor
 
     def __init__(self, process: Process, times: Times, knots: int) -> None:
         super().__init__()
-        self.process, self.times = process, times
+        self.times = times
         ends = torch.tensor([process.t_eps, process.T], dtype=torch.float64)
         low, high = (-process.log_snr(ends)).tolist()
         self.register_buffer("nodes", torch.linspace(low, high, knots, dtype=torch.float64))
-        self.log_Z = torch.nn.Parameter(torch.zeros(knots))
+        self.tenth = torch.nn.Parameter(torch.zeros(knots))
 
     def forward(self, model: Model, x0: Tensor, generator: Generator) -> Tensor:
         needs_energy("nce", model)
         t, counts = self.times(len(x0), generator)
         at, level = model.at(t)
-        x, _ = perturbed(self.process, x0, at, generator)
+        x, _ = perturbed(model.process, x0, at, generator)
         y = at.deviation @ torch.randn(x.shape, generator=generator).to(x)
         odds = [self.log_odds(model, of, at, level) for of in (x, y)]
         told = torch.nn.functional.softplus(-odds[0]) + torch.nn.functional.softplus(odds[1])
@@ -61,16 +63,12 @@ class Contrast(torch.nn.Module):
 
     def log_odds(self, model: Model, x: Tensor, at: At, level: Tensor) -> Tensor:
         """log p_model(x, t) - log N(x; 0, P(t)), (B,)."""
-        event = tuple(x.shape[1:])
-        white = at.deviation.inv @ x
-        D = torch.Size(event).numel()
-        log_q = (
-            -white.square().flatten(1).sum(1) / 2
-            - at.deviation.logdet(event)
-            - D / 2 * math.log(2 * math.pi)
-        )
-        log_Z = interpolate(-at.log_snr.to(self.nodes), self.nodes, self.log_Z)
-        return -model.energy_at(x, at, level) - log_Z.to(x) - log_q
+        white = (at.deviation.inv @ x).square().flatten(1).sum(1)
+        return white / 2 - model.energy_at(x, at, level) - self.log_Z(at.log_snr).to(x)
+
+    def log_Z(self, log_snr: Tensor) -> Tensor:
+        """log Z less that of N(0, P). Adam moves a parameter by its rate: log Z by ten of them."""
+        return 10 * interpolate(-log_snr.to(self.nodes), self.nodes, self.tenth)
 
 
 @labcore.objective(cite="Gutmann & Hyvarinen (2010)")
