@@ -20,7 +20,7 @@ _HOMES = {
     "metrics": "Outcome",
     "models": "Model",
     "noise": "Noise",
-    "parameterisations": "At",
+    "parameterisations": "At PARAMETERISATIONS",
     "parts": "Parts",
     "processes": "Process",
     "registry": "Registry load_registry",
@@ -85,7 +85,7 @@ if TYPE_CHECKING:
     from labcore.metrics import Outcome
     from labcore.models import Model
     from labcore.noise import Noise
-    from labcore.parameterisations import At
+    from labcore.parameterisations import PARAMETERISATIONS, At
     from labcore.parts import Parts
     from labcore.processes import Process
     from labcore.registry import Registry, load_registry
