@@ -64,5 +64,6 @@ def of_study(study: Study, where: str, folder: Path, filters: tuple[str, ...]) -
     yield from gallery.draw(frame, folder)
     registry = study.registry()
     cells = lab.keep(study.cells(registry), filters)
-    for stem, figure in gallery.sheets(cells, Parts(registry), frame):
+    parts = Parts(registry, lab.scores_folder(study, where))
+    for stem, figure in gallery.sheets(cells, parts, frame):
         yield from plots.save(figure, folder / stem, FORMATS[:2])

@@ -1,0 +1,36 @@
+"""Sheets show the score that the study trained, and train none of their own."""
+
+from pathlib import Path
+
+import pytest
+
+from labcore import Study, use
+from labcore.cli.figures import of_study
+from labcore.lab import run_study, scores_folder
+
+
+def test_sheets_use_the_score_beside_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = Study(
+        name="one",
+        question="Whose score is on the sheet?",
+        target=use("gmm_ring"),
+        process=use("vp"),
+        score=use("trained", network="mlp(width=4, depth=1)", steps=2, batch=8),
+        grid="log_snr",
+        sampler="ddim",
+        steps=[2],
+        seed=[0],
+        n=8,
+        metrics=["sliced_w2"],
+        floor_repeats=2,
+    )
+    store = tmp_path / "a" / "one.sqlite"
+    store.parent.mkdir()
+    assert run_study(study, store).failed == 0
+    drawn = [path.name for path in of_study(study, str(store), tmp_path / "plots", ())]
+    assert "samples_gmm-ring_vp.png" in drawn
+    assert scores_folder(study, store).is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "plots"]
