@@ -29,7 +29,7 @@ study = labcore.Study(
     nfe=[8, 16, 32, 64],
     seed=range(5),
     n=200,
-    metrics=[use("c2st", classifier="logistic"), "sliced_w2", "label_entropy"],
+    metrics=["c2st", "sliced_w2", "label_entropy"],
 )
 
 if __name__ == "__main__":

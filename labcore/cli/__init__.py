@@ -25,6 +25,7 @@ COMMANDS = {
     "run": "study",
     "train": "train",
     "results": "results",
+    "reversals": "reversals",
     "plot": "figures",
     "salvage": "salvage",
     "completion": "completion",

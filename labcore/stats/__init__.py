@@ -9,6 +9,7 @@ and standard deviation s:
     slope       least squares of log m on log NFE over the points clearly above the floor
     over_trainings   scores that differ in the seed of their training become repeats of one
     paired      d_j = a_j - b_j on common seeds; p = P(|sum +-d_j| >= |sum d_j|) over all signs
+    reversals   pairs whose order turns round from one score, process, .. to another
 
 A failed cell has no value and never vanishes: it is counted in a column `failures`. Every
 function returns something new and leaves its frame alone.
@@ -24,6 +25,7 @@ from labcore.stats.intervals import (
 from labcore.stats.orders import Slope, slope, slopes
 from labcore.stats.pairs import compare, holm, paired, sign_flip
 from labcore.stats.repeats import at_times, over_trainings
+from labcore.stats.reversals import reversals
 from labcore.stats.rows import FLOOR, SETTING, bare, cells, find
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "over_trainings",
     "paired",
     "resolved",
+    "reversals",
     "sign_flip",
     "slope",
     "slopes",
