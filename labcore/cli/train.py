@@ -36,7 +36,9 @@ READINGS = ("eps", "score", "x0", "v", "edm", "energy")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32")
 @click.option("--shards", type=click.IntRange(min=1), default=1, help="Parts of a batch.")
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="As cpu, cuda or cuda:1.")
+@click.option("--devices", type=click.IntRange(min=1), default=1, help="Through Lightning Fabric.")
+@click.option("--strategy", default="", help="Fabric's, as ddp; with it, --device names its kind.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--every", type=RATE, default=10.0, show_default=True, help="Seconds a checkpoint.")
 @click.option("--folder", type=click.Path(), default="scores", show_default=True)
@@ -46,6 +48,8 @@ def train_command(
     network: str,
     objective: str,
     device: str,
+    devices: int,
+    strategy: str,
     threads: int,
     every: float,
     folder: str,
@@ -59,6 +63,7 @@ def train_command(
     import torch
 
     from labcore.learn import Recipe, train
+    from labcore.learn.devices import launched
     from labcore.parts import Parts
     from labcore.registry import load_registry
     from labcore.study import read_use
@@ -68,19 +73,35 @@ def train_command(
     uses: dict[str, Any] = {kind: read_use(text) for kind, text in named.items()}
     recipe = Recipe(**uses, **options).resolve(registry)
     torch.set_num_threads(threads)
-    click.echo(f"{recipe}: {Path(folder) / recipe.key}", err=True)
-    parts = Parts(registry, tell=lambda message: click.echo(message, err=True))
+    several = launched(devices, strategy or "auto", device) if devices > 1 or strategy else None
+    speaks = several is None or several.rank == 0  # one process for all
+
+    def say(text: str, err: bool = True) -> None:
+        if speaks:
+            click.echo(text, err=err)
+
+    say(f"{recipe}: {Path(folder) / recipe.key}")
+    parts = Parts(registry, tell=say)
     try:
         with _followed(recipe.steps) as report:
-            made = train(recipe, parts, folder, report=report, every=every, device=device)
+            made = train(
+                recipe,
+                parts,
+                folder,
+                report=report if speaks else None,
+                every=every,
+                device=device,
+                devices=several,
+            )
     except KeyboardInterrupt:
-        click.echo("training: the checkpoint is kept; the same command goes on from it", err=True)
+        say("training: the checkpoint is kept; the same command goes on from it")
         raise
-    click.echo(
+    say(
         f"validation loss {made.facts['curve'][-1][2]:.5g} after {recipe.steps} steps, "
-        f"{made.facts['seconds']:.0f} s"
+        f"{made.facts['seconds']:.0f} s",
+        err=False,
     )
-    click.echo(str(Path(folder) / recipe.key))
+    say(str(Path(folder) / recipe.key), err=False)
     return 0
 
 

@@ -19,8 +19,9 @@ import torch
 from torch import Generator, Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from labcore.errors import StoreError, TrainingError
+from labcore.errors import InvalidOption, StoreError, TrainingError
 from labcore.learn.checkpoints import Tensors, finish, model_of, read_tensors, write_tensors
+from labcore.learn.devices import Devices
 from labcore.learn.recipe import Recipe, parts_of
 from labcore.models import Model
 from labcore.parts import Parts
@@ -50,7 +51,8 @@ class Session:
     event: tuple[int, ...]
     optimiser: torch.optim.Optimizer
     average: AveragedModel | None
-    device: torch.device
+    devices: Devices
+    called: torch.nn.Module
     step: int = 0
     saved: int = 0
     seconds: float = 0.0
@@ -62,24 +64,25 @@ class Session:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(recipe, self.step)
         self.optimiser.zero_grad(set_to_none=True)
-        loss = sum(self._backward(part) for part in range(recipe.shards))
+        parts = range(self.devices.rank, recipe.shards, self.devices.world)
+        losses = [self._backward(part, part == parts[-1]) for part in parts]
         if recipe.clip:
             torch.nn.utils.clip_grad_norm_(self.net.parameters(), recipe.clip, foreach=True)
         self.optimiser.step()
         if self.average is not None:
             self.average.update_parameters(self.net)
-        value = self._number(loss, "loss")
+        value = self._number(self.devices.mean(torch.stack(losses).mean()), "loss")
         self.step += 1
         return value
 
-    def _backward(self, part: int) -> Tensor:
-        """Adds one part of the batch to the gradient; its share of the loss."""
-        recipe = self.recipe
+    def _backward(self, part: int, last: bool) -> Tensor:
+        """Adds one part of the batch to the gradient; its loss."""
+        recipe, devices = self.recipe, self.devices
         g = generator("batch", recipe.seed, self.step, part)
         torch.manual_seed(derive("layers", recipe.seed, self.step, part))  # of dropout
-        x0 = self.draw(recipe.batch // recipe.shards, g).to(self.device, torch.float32)
-        loss: Tensor = self.loss(self.model, x0, g).mean() / recipe.shards
-        loss.backward()
+        x0 = self.draw(recipe.batch // recipe.shards, g).to(devices.device, torch.float32)
+        loss: Tensor = self.loss(self.model, x0, g).mean()
+        devices.backward(loss * (devices.world / recipe.shards), self.called, last)
         return loss.detach()
 
     def _number(self, loss: Any, what: str) -> float:
@@ -125,11 +128,15 @@ class Session:
 
     def finish(self) -> None:
         """The weights that training ended with, in place of the checkpoint."""
+        if self.devices.rank:
+            return
         finish(self.home, dict(self.kept().state_dict()), self.facts())
         (self.home / STATE).unlink(missing_ok=True)
 
     def save(self) -> None:
         """A checkpoint, unless the weights have gone bad since the last one."""
+        if self.devices.rank:
+            return
         weights = [*self.net.parameters(), *_module(self.loss).parameters()]
         if not all(bool(torch.isfinite(weight).all()) for weight in weights):
             return
@@ -184,7 +191,7 @@ class Session:
         self.saved = self.step
 
 
-def begin(recipe: Recipe, parts: Parts, home: Path, device: torch.device) -> Session:
+def begin(recipe: Recipe, parts: Parts, home: Path, devices: Devices) -> Session:
     """Step 0 of a resolved recipe: initial weights, measured scale of the data."""
     target, process, net, loss = parts_of(recipe, parts)
     draw, held_out = _data(recipe, target)
@@ -195,26 +202,43 @@ def begin(recipe: Recipe, parts: Parts, home: Path, device: torch.device) -> Ses
         raise TrainingError(
             f"training: the standard deviation of {recipe.target} is {data_std}; give data_std="
         )
-    net.to(device)
-    parameters = [*net.parameters(), *_module(loss).to(device).parameters()]
+    _check_shares(recipe, loss, devices)
+    net.to(devices.device)
+    parameters = [*net.parameters(), *_module(loss).to(devices.device).parameters()]
     if not parameters:
         raise TrainingError(f"training: {recipe.network} has no parameters to train")
     optimiser = torch.optim.Adam(parameters, lr=recipe.lr, fused=True)
     average = AveragedModel(net, multi_avg_fn=warmed(recipe.ema)) if recipe.ema else None
-    called = net if recipe.precision == "float32" else partial(_mixed, net, device.type)
+    called = devices.shared(net, optimiser)
+    mixed = partial(_mixed, called, devices.device.type)
     return Session(
         recipe,
         home,
-        model_of(called, process, recipe, data_std),
+        model_of(called if recipe.precision == "float32" else mixed, process, recipe, data_std),
         net,
         loss,
         draw,
-        held_out.to(device, torch.float32),
+        held_out.to(devices.device, torch.float32),
         process.event(target.event),
         optimiser,
         average,
-        device,
+        devices,
+        called,
     )
+
+
+def _check_shares(recipe: Recipe, loss: Any, devices: Devices) -> None:
+    """Whether the devices can share a batch out; InvalidOption."""
+    if recipe.shards % devices.world:
+        raise InvalidOption(
+            f"training: {devices.world} devices cannot share out the shards={recipe.shards} parts "
+            f"of a batch; give shards={devices.world} or a multiple, on which the weights depend"
+        )
+    if devices.world > 1 and isinstance(loss, torch.nn.Module):
+        raise InvalidOption(
+            f"training: {recipe.objective} keeps a state of its own, which several devices would "
+            "not share; train it on one device"
+        )
 
 
 def _mixed(net: torch.nn.Module, device: str, x: Tensor, c: Tensor) -> Tensor:

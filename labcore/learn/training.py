@@ -14,6 +14,7 @@ import torch
 
 from labcore.errors import NotMade, StoreError
 from labcore.learn.checkpoints import Trained, is_finished, load_trained
+from labcore.learn.devices import Alone, Devices, first
 from labcore.learn.recipe import Recipe
 from labcore.learn.session import STATE, Session, begin
 from labcore.parts import Parts
@@ -48,23 +49,27 @@ def train(
     report: Report | None = None,
     every: float = 10.0,
     device: str | torch.device = "cpu",
+    devices: Devices | None = None,
 ) -> Trained:
     """The score that ``recipe`` makes, from ``folder`` where it has been made before.
 
     A checkpoint is written every ``every`` seconds and when training is interrupted; the next
     call continues from it, to the weights of an uninterrupted training, bit by bit. A process
-    that finds another at the same recipe waits for it. Raises TrainingError for a loss that is
-    NaN or Inf, StoreError where the folder is damaged or cannot be written, NotMade where
+    that finds another at the same recipe waits for it. It runs on ``device``, or on ``devices``,
+    which are several processes (see labcore.learn.devices). Raises TrainingError for a loss that
+    is NaN or Inf, StoreError where the folder is damaged or cannot be written, NotMade where
     ``parts`` are only to load, and what building the parts raises.
     """
     recipe = recipe.resolve(parts.registry)
     home = Path(folder) / recipe.key
-    if not is_finished(home):
+    if devices or not is_finished(home):  # several come in together, or not at all
         if not parts.make:
             raise NotMade(f"training: {recipe} is not trained yet; train it first ({home})")
-        with locked(home, lambda: parts.tell(f"training: another process is at {recipe}")):
+        crew = devices or Alone(torch.device(device))
+        busy = f"training: another process is at {recipe}; waiting for it"
+        with first(crew, lambda: locked(home, lambda: parts.tell(busy))):
             if not is_finished(home):
-                _train(recipe, parts, home, report, every, torch.device(device))
+                _train(recipe, parts, home, report, every, crew)
     return load_trained(home, parts)
 
 
@@ -74,11 +79,11 @@ def _train(
     home: Path,
     report: Report | None,
     every: float,
-    device: torch.device,
+    crew: Devices,
 ) -> None:
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):  # which layers such as dropout draw from
-        session = begin(recipe, parts, home, device)
+    drawn = [crew.device] if crew.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=drawn):  # which layers such as dropout draw from
+        session = begin(recipe, parts, home, crew)
         if (home / STATE).exists():
             session.restore()
         else:
@@ -106,7 +111,7 @@ def _drive(session: Session, report: Report | None, every: float) -> None:
                 if report:
                     rate = (session.step - first) / max(now - begun, 1e-9)
                     report(Progress(session.step, steps, loss, rate, validation))
-                if interrupted():
+                if session.devices.any(interrupted()):
                     raise KeyboardInterrupt
             except BaseException:
                 session.save()
