@@ -64,7 +64,7 @@ class Model:
         y = x.to(self.dtype)
         if self.reading == "energy":
             return at.L.T @ self._gradient(y, at, level, create_graph)
-        F = self.net(at.whiten @ y, level)
+        F = self.net(at.whiten @ y, level.to(y))
         return PARAMETERISATIONS[self.reading].eps(F, y, at)
 
     def energy(self, x: Tensor, t: Tensor) -> Tensor:
@@ -78,8 +78,8 @@ class Model:
 
     def energy_at(self, x: Tensor, at: At, level: Tensor) -> Tensor:
         """The same at operators that are known already: those of ``at(t)``."""
-        E = self.net(at.whiten @ x.to(self.dtype), level)
-        return E / at.size
+        E = self.net(at.whiten @ x.to(self.dtype), level.to(x.device))
+        return E / at.size.to(E)
 
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
         """-E(x, t): log p_t(x) up to a constant of t, (B,)."""

@@ -100,7 +100,7 @@ class Divergence(torch.nn.Module):
         if self.persistent and self.training:
             self.chains = y, t
         above, below = model.energy_at(x, at, level), model.energy_at(y, at, level)
-        return at.size * (above - below)
+        return at.size.to(above) * (above - below)
 
     def negatives(
         self, model: Model, x: Tensor, at: At, level: Tensor, generator: Generator
