@@ -1,10 +1,13 @@
 """Networks: what they know of the noise level, how they begin, and how anyone's enters."""
 
+import json
 import math
 from typing import Any
 
 import pytest
 import torch
+from distributions import install, labcore_cli
+from safetensors.torch import load_file
 from torch import Generator, Tensor
 
 import labcore
@@ -185,3 +188,54 @@ def test_a_network_by_an_entry_point_is_found_by_its_name() -> None:
     names = {name for name, _ in REGISTRY.all("network")}
     assert {f"networks:{n}" for n in ("mlp", "convolutional", "unet", "energy")} <= names
     assert REGISTRY.qualified("network", "mlp") == "networks:mlp"
+
+
+STRANGERS = '''
+"""A network and an objective of one's own."""
+import labcore
+import torch
+
+class Net(torch.nn.Sequential):
+    def forward(self, x, c):
+        level = c.reshape(-1, 1).expand(len(x), 1)
+        return super().forward(torch.cat([x, level], 1))
+
+@labcore.network
+def tiny(event, *, width: int = 8):
+    """Two layers that are told the level as a number."""
+    return Net(torch.nn.Linear(event[0] + 1, width), torch.nn.Tanh(),
+               torch.nn.Linear(width, event[0]))
+
+@labcore.objective
+def halves(process, *, power: float = 1.0):
+    """Denoising at t = T/2 alone."""
+    def loss(model, x0, generator):
+        t = torch.full((len(x0),), process.T / 2, dtype=torch.float64)
+        z = torch.randn(x0.shape, generator=generator)
+        return (model.eps(process.perturb(x0, t, z), t) - z).square().sum(1) ** power
+    return loss
+
+@labcore.hookimpl
+def register_networks():
+    return [tiny]
+
+@labcore.hookimpl
+def register_objectives():
+    return [halves]
+'''
+
+
+def test_a_strangers_network_and_objective_train_from_the_command_line(tmp_path: Any) -> None:
+    site, folder = tmp_path / "site", tmp_path / "scores"
+    install(site, "labcore-acme", "acme = labcore_acme", labcore_acme=STRANGERS)
+    done = labcore_cli(
+        site, "train", "--target", "gmm_ring", "--process", "vp", "--network", "tiny(width=12)",
+        "--objective", "halves", "--steps", "30", "--warmup", "5", "--folder", str(folder),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (home,) = [path for path in folder.iterdir() if (path / "recipe.json").exists()]
+    told = json.loads((home / "recipe.json").read_text())
+    assert told["recipe"]["network"] == {"name": "acme:tiny", "options": {"width": 12}}
+    assert told["recipe"]["objective"]["name"] == "acme:halves"
+    weights = load_file(home / "weights.safetensors")
+    assert sum(w.numel() for w in weights.values()) == 12 * 3 + 12 + 2 * 12 + 2
