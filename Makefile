@@ -43,7 +43,7 @@ types: $(VENV)/.installed-dev
 check: lint types test
 
 bench: $(VENV)/.installed-dev
-	for script in overhead scores metrics study; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in overhead scores metrics study training; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) $(OUT)
