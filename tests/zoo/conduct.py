@@ -135,7 +135,7 @@ def a_grid_of_its_own(process, score, x, ts, noise):
     return euler.fn(process, score, x, own, noise)
 
 
-@fault("grid", heun, *WIDE)
+@fault("nfe", heun, *WIDE)
 def middle_times_left_out(process, score, x, ts, noise):
     """Two steps in one, the state half way a mean: half the grid is never used."""
     v = labcore.velocity(process, score)

@@ -28,6 +28,8 @@ class Specimen:
 
 
 ZOO: dict[str, Specimen] = {}
+FAINT: dict[str, Specimen] = {}
+"""Faults that the check named for them sees at times, or not at all: what is left to do."""
 TWINS: dict[str, Entry] = {}
 
 
@@ -44,12 +46,22 @@ def twin(**traits: Any) -> Callable[[Any], Entry]:
 
 def fault(caught_by: str, of: Entry, *on: str, **lies: Any) -> Callable[[Any], Entry]:
     """A faulty form of ``of``, on the processes named (by default on VP alone)."""
+    return _keeper(ZOO, caught_by, of, on, lies)
 
+
+def faint(caught_by: str, of: Entry, *on: str, **lies: Any) -> Callable[[Any], Entry]:
+    """The same for a fault whose traces may be too small to see."""
+    return _keeper(FAINT, caught_by, of, on, lies)
+
+
+def _keeper(
+    where: dict[str, Specimen], caught_by: str, of: Entry, on: tuple[str, ...], lies: Any
+) -> Callable[[Any], Entry]:
     def keep(fn: Any) -> Entry:
         made: Entry = labcore.sampler(**{**of.traits, **lies})(fn)
-        if made.name in ZOO:
+        if made.name in {*ZOO, *FAINT}:
             raise ValueError(f"two faults are named {made.name}")
-        ZOO[made.name] = Specimen(made, of, caught_by, on or ("vp",))
+        where[made.name] = Specimen(made, of, caught_by, on or ("vp",))
         return made
 
     return keep

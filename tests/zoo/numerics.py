@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import labcore
-from zoo.keeping import fault
+from zoo.keeping import faint, fault
 from zoo.twins import (
     ab2,
     ab2_steps,
@@ -27,7 +27,7 @@ def rounded(op, dtype):
     return op.map(lambda p: p.to(dtype).double())
 
 
-@fault("precision", heun, *WIDE)
+@fault("precision", heun, "vp", "ve", "sigma_t", "diag")
 def coefficients_in_float32(process, score, x, ts, noise):
     """A and G G^T from a float32 table, in a float64 run."""
     single = torch.float32
@@ -43,7 +43,7 @@ def coefficients_in_float32(process, score, x, ts, noise):
         yield x
 
 
-@fault("precision", midpoint, *WIDE)
+@faint("consistency", midpoint, *WIDE)
 def coefficients_in_bfloat16(process, score, x, ts, noise):
     half = torch.bfloat16
 
@@ -54,6 +54,12 @@ def coefficients_in_bfloat16(process, score, x, ts, noise):
         h = gap(t, s)
         x = x + h * v(t + h / 2, x + h / 2 * v(t, x))
         yield x
+
+
+@faint("precision", heun, "ou", "cld")
+def constant_coefficients_in_float32(process, score, x, ts, noise):
+    """Where they are the same at all times, rounding makes another process and no noise."""
+    return coefficients_in_float32.fn(process, score, x, ts, noise)
 
 
 @fault("precision", heun, *WIDE)
@@ -125,7 +131,7 @@ def ddim_from_twenty_steps_on(process, score, x, ts, noise):
     return (ddim if many else euler).fn(process, score, x, ts, noise)
 
 
-@fault("steps", euler, *WIDE)
+@faint("steps", euler, *WIDE)
 def another_method_for_even_counts(process, score, x, ts, noise):
     even = len(ts) % 2 == 1
     for t, s in pairwise(ts):
