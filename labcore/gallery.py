@@ -111,14 +111,17 @@ def sheets(
 
     With the study's rows samplers are marked by what these say of their certificates.
 
-    One sheet a target and process; pictures where the target has an image shape, a scatter over
-    the true density where it is in the plane, none otherwise.
+    One sheet a target, process and score (of more than MOST_PANELS scores the first alone);
+    pictures where the target has an image shape, a scatter over the true density where it is in
+    the plane, none otherwise.
     """
-    for target, process in dict.fromkeys((c.target, c.process) for c in cells):
+    scores = list(dict.fromkeys(c.score for c in cells))
+    kept = scores if len(scores) <= MOST_PANELS else scores[:1]
+    for target, process, score in dict.fromkeys((c.target, c.process, c.score) for c in cells):
         law = parts.target(target)
-        if law.image is None and law.event != (2,):
+        if score not in kept or (law.image is None and law.event != (2,)):
             continue
-        mine = [c for c in cells if (c.target, c.process) == (target, process)]
+        mine = [c for c in cells if (c.target, c.process, c.score) == (target, process, score)]
         n = 1500 if law.image is None else TILES[0] * TILES[1]
         columns = _budgets(mine, parts)
         shown = {
@@ -134,7 +137,14 @@ def sheets(
         states = {
             name: text for name, text in of.items() if name in {str(c.sampler) for c in mine}
         }
-        yield f"samples_{slug(str(target))}_{slug(str(process))}", _sheet(law, shown, states)
+        stem = f"samples_{slug(str(target))}_{slug(str(process))}"
+        by_score = f"_{scores.index(score)}_{_short(score)}" if len(kept) > 1 else ""
+        yield stem + by_score, _sheet(law, shown, states)
+
+
+def _short(score: Use) -> str:
+    """The name of a score without its options."""
+    return slug(score.name)
 
 
 def _budgets(cells: Sequence[Cell], parts: Parts) -> dict[str, list[Cell]]:

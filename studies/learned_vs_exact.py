@@ -14,23 +14,11 @@ from labcore import use
 study = labcore.Study(
     name="learned_vs_exact",
     question="Does the best sampler on exact scores stay the best on learned ones?",
-    target=[
-        use(
-            "mixture",
-            weights=[0.5, 0.3, 0.2],
-            means=[[-1.5, 0.0], [1.0, 0.8], [0.3, -1.2]],
-            covs=[
-                [[0.06, 0.03], [0.03, 0.08]],
-                [[0.03, 0.0], [0.0, 0.1]],
-                [[0.1, -0.04], [-0.04, 0.05]],
-            ],
-        ),
-        use("digits_mixture"),
-    ],
+    target=[use("gmm_ring", modes=6, std=0.15), use("digits_mixture")],
     process=use("vp"),
     score=[
         "exact",
-        use("perturbed", bias=0.2),
+        use("perturbed", bias=0.1),
         use("trained", network="mlp(width=128, depth=2)", steps=2000, batch=256, reading="edm"),
     ],
     grid=use("log_snr"),

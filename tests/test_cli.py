@@ -199,6 +199,7 @@ COMMANDS = [
     "run",
     "train",
     "results",
+    "reversals",
     "plot",
     "salvage",
     "completion",

@@ -1,4 +1,4 @@
-"""Sheets show the score that the study trained, and train none of their own."""
+"""A sheet a score: sheets show the score that the study trained, and train none of their own."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def test_sheets_use_the_score_beside_the_store(
         question="Whose score is on the sheet?",
         target=use("gmm_ring"),
         process=use("vp"),
-        score=use("trained", network="mlp(width=4, depth=1)", steps=2, batch=8),
+        score=["exact", use("trained", network="mlp(width=4, depth=1)", steps=2, batch=8)],
         grid="log_snr",
         sampler="ddim",
         steps=[2],
@@ -31,6 +31,9 @@ def test_sheets_use_the_score_beside_the_store(
     store.parent.mkdir()
     assert run_study(study, store).failed == 0
     drawn = [path.name for path in of_study(study, str(store), tmp_path / "plots", ())]
-    assert "samples_gmm-ring_vp.png" in drawn
+    sheets = [name for name in drawn if name.startswith("samples") and name.endswith("png")]
+    assert sheets == ["samples_gmm-ring_vp_0_exact.png", "samples_gmm-ring_vp_1_trained.png"]
+    exact, trained = ((tmp_path / "plots" / name).read_bytes() for name in sheets)
+    assert exact != trained
     assert scores_folder(study, store).is_dir()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "plots"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -84,6 +85,6 @@ def _show(found: pd.DataFrame, between: str) -> None:
         console.print(table)
 
 
-def _interval(row: dict[str, Any], side: str) -> str:
+def _interval(row: Mapping[Any, Any], side: str) -> str:
     lo, hi = row[f"lo_{side}"], row[f"hi_{side}"]
     return f"{row[f'difference_{side}']:.3g} [{lo:.3g}, {hi:.3g}]"
