@@ -75,6 +75,7 @@ def test_implicit_matching_has_the_trace_of_the_jacobian(process: str) -> None:
         "ssm",
         "ssm(slices=3)",
         "ssm(reduced=False)",
+        "ssm(reduced=False, slices=2)",
     ],
 )
 @pytest.mark.parametrize("process", ["vp", "ou", "cld"])
