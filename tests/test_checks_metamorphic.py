@@ -140,15 +140,14 @@ MODELS = {
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("sampler", [euler, ddim, euler_maruyama, ancestral, lms3])
 def test_no_alarm_on_any_process(sampler: labcore.Entry, model: str) -> None:
-    for seed in (0, 7):
-        check_sampler(sampler, MODELS[model], checks=MINE, seed=seed)
+    check_sampler(sampler, MODELS[model], checks=MINE, seed=7)
 
 
 @pytest.mark.parametrize(
     "sampler",
     [heun, edm_heun, edm_churn, restart, sra1, langevin, mala, metropolis, adaptive_rk23],
 )
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_no_alarm_on_other_kinds_of_sampler(sampler: labcore.Entry, seed: int) -> None:
     check_sampler(sampler, checks=MINE, seed=seed)
 

@@ -75,13 +75,13 @@ def multistep(low_order_end: Any) -> Any:
     return sampler
 
 
-@pytest.mark.parametrize("at", [4, 9, 15, 20, 37, 64, 80, 129, 700])
+@pytest.mark.parametrize("at", [4, 15, 37, 80, 700])
 def test_another_method_from_some_number_of_steps_on_is_found_at_that_number(at: int) -> None:
     certificate = found(chosen(lambda n: heun if n >= at else euler), order=1)
     assert f"from {at} steps on a step asks for other things" in certificate["steps"].found
 
 
-@pytest.mark.parametrize("at", [6, 11, 16, 41, 64, 90, 300])
+@pytest.mark.parametrize("at", [6, 11, 41, 90])
 @pytest.mark.parametrize("factor", [0.99, 1.001])
 def test_other_coefficients_from_some_number_of_steps_on_are_found(at: int, factor: float) -> None:
     step = scaled(factor)
@@ -90,7 +90,7 @@ def test_other_coefficients_from_some_number_of_steps_on_are_found(at: int, fact
     assert certificate["nfe"].status == "passed"
 
 
-@pytest.mark.parametrize("below", [11, 15, 25, 50, 200])
+@pytest.mark.parametrize("below", [11, 15, 50, 200])
 def test_a_last_step_of_lower_order_below_some_number_of_steps_is_found(below: int) -> None:
     certificate = found(multistep(lambda n: n < below), order=2, evals=1)
     assert f"from {below} steps on the weight of a score changes" in certificate["steps"].found
