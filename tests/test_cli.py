@@ -198,6 +198,7 @@ COMMANDS = [
     "fingerprint",
     "run",
     "train",
+    "likelihood",
     "results",
     "reversals",
     "plot",

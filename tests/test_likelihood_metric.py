@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Generator
 
 from labcore import MetricError, Mixture, Outcome, Process, Score, from_mixture
+from labcore.cli.likelihood import likelihood_command
 from labcore_linear import register_processes
 from labcore_scores.exact import exact
 from labcore_torchdiffeq.metric import flow_nll
@@ -60,3 +62,15 @@ def test_an_outcome_without_a_score_is_refused() -> None:
     x = torch.zeros(4, 2)
     with pytest.raises(MetricError, match="score"):
         flow_nll(Outcome(x, x, target, target.mixture, 0))
+
+
+def test_the_command_says_the_same_of_data_it_draws() -> None:
+    args = ["--target", "gaussian(d=2)", "--process", "vp", "--n", "32"]
+    done = CliRunner().invoke(likelihood_command, args)
+    assert done.exit_code == 0, done.output
+    told = {line.split()[0]: float(line.split()[1]) for line in done.output.splitlines()}
+    assert set(told) == {"nll", "error", "budget", "gap"}
+    assert abs(told["gap"]) < 2e-2
+    assert told["budget"] < 1e-2
+    levels = CliRunner().invoke(likelihood_command, [*args, "--spacing", "0.1"])
+    assert "bits" in levels.output

@@ -24,6 +24,7 @@ COMMANDS = {
     "fingerprint": "fingerprint",
     "run": "study",
     "train": "train",
+    "likelihood": "likelihood",
     "results": "results",
     "reversals": "reversals",
     "plot": "figures",
