@@ -21,7 +21,7 @@ NETWORK = "mlp(width=64,depth=2)"
 ENERGY = f"energy(backbone='{NETWORK}')"
 
 SCORES = {
-    "dsm": 2,
+    "dsm(weight='sigma2')": 2,
     "dsm(weight='likelihood')": 2,
     "dsm(weight='min_snr')": 2,
     "ncsn": 2,
@@ -32,7 +32,7 @@ SCORES = {
     "ssm": 4,
     "ssm(reduced=False)": 4,
 }
-ENERGIES = {"dsm": 4, "nce": 4, "cd(k=2)": 8, "cd(k=5, persistent=True)": 14}
+ENERGIES = {"dsm(weight='sigma2')": 4, "nce": 4, "cd(k=2)": 8, "cd(k=5, persistent=True)": 14}
 LIKE = {"batch": 256, "lr": 3e-3, "ema": 0.995}
 
 

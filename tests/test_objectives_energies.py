@@ -148,7 +148,7 @@ def test_chains_are_kept_checkpointed_and_left_alone_by_validation() -> None:
 
 
 def test_persistent_chains_reach_the_models_law() -> None:
-    energy, loss = model(2.0), objective("cd(persistent=True, k=20, step=0.3)", PROCESS)
+    energy, loss = model(2.0), objective("cd(persistent=True, k=20, step=0.3, anew=0.0)", PROCESS)
     for i in range(30):
         loss(energy, draws(4000, i), Generator().manual_seed(i))
     y, t = loss.chains
@@ -157,6 +157,22 @@ def test_persistent_chains_reach_the_models_law() -> None:
     mixed = sigma2 > 0.5 * v
     ratio = (y.square().mean(1) / stationary)[mixed]
     assert abs(float(ratio.mean()) - 1) < 5 / math.sqrt(len(ratio))
+
+
+def test_a_share_of_the_chains_begins_anew_at_another_time() -> None:
+    energy = model()
+
+    def stayed(anew: float) -> float:
+        loss = objective(f"cd(persistent=True, anew={anew})", PROCESS)
+        times = []
+        for i in range(2):
+            loss(energy, draws(4000, i), Generator().manual_seed(i))
+            times.append(loss.chains[1])
+        return float((times[0] == times[1]).double().mean())
+
+    assert stayed(0.0) == 1
+    assert stayed(1.0) == 0
+    assert stayed(0.2) == pytest.approx(0.8, abs=5 * math.sqrt(0.16 / 4000))
 
 
 @pytest.mark.parametrize("text", ["nce", "cd"])

@@ -11,6 +11,7 @@ float64 but what a network does in its own precision.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -88,12 +89,12 @@ def tweedie_calibration(
     ``ratio`` is the variance that the score itself states, tr Cov[x0 | x_t] by Tweedie's second
     formula, over the real E|x0 - D(x_t)|^2: below one it is too sure of itself. ``slope`` is that
     of the regression of x0 on D(x_t). Per time, as ``ratio t=..``, and over all: the mean of the
-    ratios over the nodes, and the pooled slope; where t leaves nothing of the data, the slope of
-    one time is that of noise.
+    ratios over the nodes, and the pooled slope. Times are those of an SNR above e^-4: beyond, D is
+    all but the mean, and any error of the score is many times larger in it.
     """
     process, score = parts_of(tweedie_calibration, outcome)
     g = outcome.generator("calibration")
-    ts, _ = nodes(process, times)
+    ts, _ = nodes(process, times, _last_known(process))
     ratios: dict[str, float] = {}
     slopes: dict[str, float] = {}
     joint, spread = 0.0, 0.0
@@ -110,6 +111,12 @@ def tweedie_calibration(
         slopes[f"slope t={float(t):.4g}"] = along / across
     overall = {"ratio": sum(ratios.values()) / times, "slope": joint / spread}
     return overall | ratios | slopes
+
+
+def _last_known(process: Process) -> float:
+    """The last time whose log SNR is above -4."""
+    t = torch.logspace(math.log10(process.t_eps), math.log10(process.T), 1000).double()
+    return float(t[process.log_snr(t) > -4][-1])
 
 
 def _noise(process: Process, score: Score, t: Tensor) -> Map:

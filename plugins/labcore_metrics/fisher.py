@@ -34,10 +34,11 @@ def parts_of(metric: labcore.Entry, outcome: labcore.Outcome) -> tuple[Process, 
     return outcome.process, outcome.score
 
 
-def nodes(process: Process, n: int) -> tuple[Tensor, Tensor]:
-    """Times t_1 < .. < t_n in [t_eps, T] and weights w with sum_i w_i f(t_i) ~ int f dt."""
+def nodes(process: Process, n: int, last: float = math.inf) -> tuple[Tensor, Tensor]:
+    """Times t_1 < .. < t_n in [t_eps, T], or up to ``last``, and weights w with
+    sum_i w_i f(t_i) ~ int f dt."""
     u, w = (torch.from_numpy(v) for v in roots_legendre(n))
-    low, high = math.log(process.t_eps), math.log(process.T)
+    low, high = math.log(process.t_eps), math.log(min(process.T, last))
     t = torch.exp((high + low) / 2 + (high - low) / 2 * u)
     return t, w * (high - low) / 2 * t
 

@@ -82,22 +82,27 @@ def nce(
 class Divergence(torch.nn.Module):
     """CD-k; ``chains`` and their times are kept from step to step where it is persistent."""
 
-    def __init__(
-        self, process: Process, times: Times, k: int, step: float, persistent: bool
-    ) -> None:
+    def __init__(self, times: Times, k: int, step: float, persistent: bool, anew: float) -> None:
         super().__init__()
-        self.times, self.k, self.step, self.persistent = times, k, step, persistent
+        self.times, self.k, self.step = times, k, step
+        self.persistent, self.anew = persistent, anew
         self.chains: tuple[Tensor, Tensor] | None = None
 
     def forward(self, model: Model, x0: Tensor, generator: Generator) -> Tensor:
         needs_energy("cd", model)
-        kept = self.chains if self.persistent and self.training else None
-        t, _ = self.times(len(x0), generator) if kept is None else (kept[1], None)
+        going = self.persistent and self.training
+        t, _ = self.times(len(x0), generator)
+        stay = torch.rand(len(x0), generator=generator).to(x0.device) >= self.anew
+        if going and self.chains is not None:
+            t = torch.where(stay.to(t.device), self.chains[1], t)
         at, level = model.at(t)
         x, _ = perturbed(model.process, x0, at, generator)
-        start = x if kept is None else kept[0].to(x).reshape(x.shape)
+        start = x
+        if going and self.chains is not None:
+            kept = self.chains[0].to(x).reshape(x.shape)
+            start = torch.where(stay.reshape(-1, *[1] * (x.ndim - 1)), kept, x)
         y = self.negatives(model, start, at, level, generator)
-        if self.persistent and self.training:
+        if going:
             self.chains = y, t
         above, below = model.energy_at(x, at, level), model.energy_at(y, at, level)
         return at.size.to(above) * (above - below)
@@ -132,13 +137,15 @@ def cd(
     k: Count = 5,
     step: Size = 0.5,
     persistent: bool = False,
+    anew: Annotated[float, Field(ge=0, le=1)] = 0.05,
     stratified: bool = True,
 ) -> torch.nn.Module:
     """Contrastive divergence with ``k`` Langevin steps of size ``step`` in units of L.
 
-    ``persistent`` goes on with the chains of the step before, whose times stay. Each loss is
+    ``persistent`` goes on with the chains of the step before, at their times, but for a share of
+    them that begins ``anew`` at data and another time (Du & Mordatch 2019). Each loss is
     weighted by sigma_max(t); an energy's free constant cancels in it. The steps are not
     adjusted: the chains' variances are off by a share of the order of step^2/4, and so are those
     that the energy learns.
     """
-    return Divergence(process, uniform(process, stratified), k, step, persistent)
+    return Divergence(uniform(process, stratified), k, step, persistent, anew)
