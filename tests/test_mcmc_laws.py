@@ -97,11 +97,6 @@ def overlapping() -> Mixture:
     return Mixture(torch.tensor([0.65, 0.35], dtype=F64), m, S)
 
 
-@each_chain
-def test_the_whole_contract_holds(chain: Entry) -> None:
-    check_sampler(chain, vp())
-
-
 @pytest.mark.parametrize(
     ("chain", "process"), [(annealed_mala, diag_vp()), (hmc, ou())], ids=["diag_vp", "ou"]
 )

@@ -10,7 +10,7 @@ from torch import Tensor
 from labcore import Entry, Process, SamplerError, Score
 from labcore.noise import brownian, initial
 from labcore.scores import counted
-from labcore.testing import check_sampler, default_data, gaussian_score, quadratic
+from labcore.testing import default_data, gaussian_score, quadratic
 from labcore_linear import cld, diag_vp, edm, ou, vp
 from labcore_samplers import adaptive_rk23, adaptive_rk45, gotta_go_fast, rk4
 from labcore_samplers.embedded import BOSH3, DOPRI5
@@ -98,11 +98,6 @@ def test_both_rules_of_a_pair_integrate_powers(pair, low: int) -> None:  # type:
     assert all(abs(moment(pair.b, p)) < 1e-14 for p in range(pair.order))
     assert all(abs(moment(pair.lower, p)) < 1e-14 for p in range(low))
     assert abs(moment(pair.lower, low)) > 1e-4
-
-
-@ALL
-def test_the_whole_contract_holds(sampler: Entry) -> None:
-    check_sampler(sampler)
 
 
 @each_process

@@ -10,7 +10,7 @@ from order_processes import PROCESSES
 
 from labcore import Entry, Process
 from labcore.noise import replay
-from labcore.testing import audit, check_sampler, default_data, uneven, weak_order
+from labcore.testing import audit, default_data, uneven, weak_order
 from labcore.testing.models import uneven_in_log
 from labcore.testing.slopes import follow
 from labcore_linear import edm, vp
@@ -102,11 +102,6 @@ def test_pndm_is_of_order_2_on_equal_steps_only(sampler: Entry) -> None:
     }
     assert orders[equal] == pytest.approx(2, abs=0.2)
     assert orders[uneven] == pytest.approx(1, abs=0.15)
-
-
-@each
-def test_the_whole_contract_holds(sampler: Entry) -> None:
-    check_sampler(sampler, vp())
 
 
 @pytest.mark.parametrize(("sampler", "power"), [(midpoint, 1), (ralston3, 2), (rk4, 3), (lms4, 2)])

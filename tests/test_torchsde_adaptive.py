@@ -10,7 +10,7 @@ from labcore import InvalidOption, SamplerError, Score
 from labcore.noise import brownian, counting, initial
 from labcore.scores import counted
 from labcore.targets import state_law
-from labcore.testing import check_sampler, default_data, gaussian_score, quadratic, vp
+from labcore.testing import default_data, gaussian_score, quadratic, vp
 from labcore_torchsde import adaptive
 
 VP, DATA = vp(), default_data(2)
@@ -27,10 +27,6 @@ def run(
     with torch.inference_mode():
         states = list(adaptive(VP, metered, x, ts, noise, **adaptive.bind(options)))
     return states, metered.nfe
-
-
-def test_it_keeps_the_sampler_contract() -> None:
-    check_sampler(adaptive)
 
 
 @pytest.mark.parametrize("method", ["srk", "heun", "midpoint", "reversible_heun"])
