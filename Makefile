@@ -43,7 +43,8 @@ types: $(VENV)/.installed-dev
 check: lint types test
 
 bench: $(VENV)/.installed-dev
-	for script in overhead scores metrics study training; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	missed=0; for script in overhead scores metrics study training; do \
+		$(BIN)/python benchmarks/$$script.py || missed=1; done; exit $$missed
 
 clean:
 	rm -rf $(VENV) $(OUT)
