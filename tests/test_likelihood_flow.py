@@ -20,13 +20,8 @@ from labcore import (
 from labcore_linear import register_processes
 from labcore_scores.exact import exact
 from labcore_torchdiffeq.bits import bits_per_dim, of_data
-from labcore_torchdiffeq.likelihood import (
-    Likelihood,
-    directions,
-    log_likelihood,
-    log_prior,
-    prior_kl,
-)
+from labcore_torchdiffeq.density import directions, log_prior
+from labcore_torchdiffeq.likelihood import Likelihood, log_likelihood, prior_kl
 
 PROCESSES = {entry.name: entry for entry in register_processes()}
 ROWS = 24
