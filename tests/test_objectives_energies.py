@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from labcore import InvalidOption, Model
 from labcore_linear import vp
+from labcore_objectives.denoising import perturbed
 
 STD, D = 0.6, 2
 PROCESS = vp()
@@ -113,6 +114,19 @@ def test_contrastive_divergence_differs_from_zero_by_the_chains_error_alone(
     wrong = loss(model(1.5), draws(n, 0), Generator().manual_seed(7)).detach()
     if k == 10:
         assert float(wrong.mean()) > 10 * float(off.std()) / math.sqrt(n)
+
+
+def test_contrastive_divergence_weighs_energies_by_the_noise() -> None:
+    loss, energy, x0 = objective("cd(k=3)", PROCESS), model(1.5), draws(50, 0)
+    told = loss(energy, x0, Generator().manual_seed(7)).detach()
+    g = Generator().manual_seed(7)
+    t, _ = loss.times(50, g)
+    torch.rand(50, generator=g)  # which chains would stay
+    at, level = energy.at(t)
+    x, _ = perturbed(PROCESS, x0, at, g)
+    y = loss.negatives(energy, x, at, level, g)
+    by_hand = (energy.energy(x, t) - energy.energy(y, t)) * PROCESS.Sigma(t).param.sqrt()
+    assert torch.allclose(told, by_hand.detach(), rtol=1e-9)
 
 
 def test_the_energys_constant_feels_nothing() -> None:
