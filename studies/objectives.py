@@ -10,7 +10,20 @@ and has as many passes through it, forward or backward:
     contrastive divergence of energies, k Langevin steps 2 k + 4
 
 The learned score is held against the exact one: the Fisher divergence over t and its integral.
-Three trainings of each, that differ in their seed alone, give the intervals.
+Three trainings of each, that differ in their seed alone, give the intervals. Measured, with the
+half-widths of 95 % t intervals (10^-3 of the noise's unit variance a coordinate):
+
+    esm                      0.45 +- 0.07      ism                         4.6 +- 2.0
+    edm_loss, edm reading    0.64 +- 0.10      ssm                         5.8 +- 0.8
+    ddpm                     1.7  +- 0.3       ssm(reduced=False)          8.7 +- 3.1
+    dsm                      1.7  +- 0.3       dsm(weight='min_snr')       9.5 +- 10
+    dsm of an energy         1.8  +- 0.4       nce of an energy            9.6 +- 1.6
+    dsm(weight='likelihood') 3.8  +- 0.5       cd(k=2)                      42 +- 46
+    ism(trace='hutchinson')  4.1  +- 0.5       cd(k=5, persistent=True)     50 +- 49
+    ncsn, 10 levels          4.6  +- 1.1
+
+Explicit matching's stable target wins, EDM's preconditioning and levels come next; what needs no
+denoising target pays for the trace by fewer steps and more variance, most of all at small t.
 """
 
 import labcore
