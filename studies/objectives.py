@@ -10,8 +10,8 @@ and has as many passes through it, forward or backward:
     contrastive divergence of energies, k Langevin steps 2 k + 4
 
 The learned score is held against the exact one: the Fisher divergence over t and its integral.
-Three trainings of each, that differ in their seed alone, give the intervals. Measured, with the
-half-widths of 95 % t intervals (10^-3 of the noise's unit variance a coordinate):
+Three trainings of each, that differ in their seed alone, give the intervals. Measured, in
+10^-3, with the half-widths of 95 % t intervals:
 
     esm                      0.45 +- 0.07      ism                         4.6 +- 2.0
     edm_loss, edm reading    0.64 +- 0.10      ssm                         5.8 +- 0.8

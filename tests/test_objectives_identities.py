@@ -47,6 +47,18 @@ def test_denoising_is_implicit_plus_the_dimension_in_expectation(
         assert agrees(a - b - D, D), size
 
 
+@pytest.mark.parametrize("reading", ["eps", "score", "x0", "v", "edm", "energy"])
+@pytest.mark.parametrize("process", PROCESSES)
+def test_what_objectives_see_is_the_models_score_in_units_of_the_noise(
+    process: str, reading: str
+) -> None:
+    made, model = PROCESSES[process], smooth(process, reading)
+    t, x, _ = replayed(made, model, data(made, 20), 1)
+    _, L, *_ = dense(made, model, t)
+    wanted = -times(L.mT, model(x, t).flatten(1))
+    assert torch.allclose(model.eps(x, t).flatten(1), wanted, rtol=1e-8, atol=1e-8)
+
+
 @pytest.mark.parametrize("process", ["vp", "ou", "cld"])
 def test_implicit_matching_has_the_trace_of_the_jacobian(process: str) -> None:
     made, model = PROCESSES[process], smooth(process, "v")
