@@ -133,7 +133,8 @@ class Fingerprints:
         of = {m: g.members for g in self.groups for m in g.members}
         wider = linked(list(of), self.difference, CLOSE)
         joined = [tuple(dict.fromkeys(of[m] for m in part)) for part in wider]
-        return tuple(tuple(self._telling(p) for p in parts) for parts in joined if len(parts) > 1)
+        several = [parts for parts in joined if len(parts) > 1 and len(self._samplers(parts)) > 1]
+        return tuple(tuple(self._telling(part) for part in parts) for parts in several)
 
     @cached_property
     def namesakes(self) -> tuple[Namesakes, ...]:

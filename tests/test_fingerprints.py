@@ -110,6 +110,12 @@ def test_a_twin_off_by_1e_8_is_close_and_not_the_same() -> None:
     assert [n.name for n in far.namesakes] == ["ddim"]
 
 
+def test_a_sampler_close_to_itself_with_other_options_is_no_news() -> None:
+    exact = trace(ddim, {}, "a:ddim", "a:ddim")
+    same = replace(trace(slightly_off(1e-8), {}, "a:ddim(tables=config)", "a:ddim"), default=False)
+    assert not Fingerprints((exact, same)).close
+
+
 def test_the_order_of_samplers_changes_nothing(found: Fingerprints) -> None:
     some = found.traces[::4]
     whole = Fingerprints(tuple(some))

@@ -99,9 +99,8 @@ def sections(found: Fingerprints) -> Iterator[tuple[str, list[str]]]:
 
 
 def _between(least: float, most: float) -> str:
-    if least == most:
-        return f"they differ by {least:.1e}"
-    return f"they differ by {least:.1e} to {most:.1e}"
+    low, high = f"{least:.1e}", f"{most:.1e}"
+    return f"they differ by {low}" + (f" to {high}" if high != low else "")
 
 
 def _summary(found: Fingerprints) -> str:

@@ -169,7 +169,7 @@ def the_root_transposed(process, score, x, ts, noise):
         yield x
 
 
-@fault("consistency", em, "ou")
+@fault("order", em, "ou")
 def one_rate_for_all_coordinates(process, score, x, ts, noise):
     """The first coordinate's G^2 stands for all of them: right on scalar processes alone."""
     for t, s in pairwise(ts):
@@ -221,7 +221,7 @@ def sigma_passed_for_t(process, score, x, ts, noise):
     return heun.fn(process, of_sigma, x, ts, noise)
 
 
-@fault("order", ancestral, "ou")
+@faint("order", ancestral, "ou")
 def the_root_transposed_in_law(process, score, x, ts, noise):
     """A plateau a hundredth of the data's width, under an error of order 1."""
     return the_root_transposed.fn(process, score, x, ts, noise)
