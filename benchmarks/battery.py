@@ -1,12 +1,12 @@
 """Power and false alarms of the battery of checks: docs/battery.md.
 
-    python benchmarks/battery.py [--runs 200] [--workers 2] [--log FILE] [docs/battery.md]
+    python benchmarks/battery.py [--runs 200] [--workers 2] [--log FILE] [--only NAME ...]
 
 Power: every fault of tests/zoo, on the processes that show it with parameters, data, starts and
 (where the process leaves it open) dimension 2 to 5 at random, must fail the check named for it.
 False alarms: correct samplers, of tests/zoo and of the lab, on all processes, likewise drawn,
 in dimension 1 too, must fail no check of the whole battery. Intervals are exact binomial ones.
-Finished runs are lines of the log, and are not run again.
+Finished runs are lines of the log, and are not run again; --only names faults, or "correct".
 """
 
 import argparse
@@ -165,15 +165,17 @@ def main() -> None:
     from zoo import FAINT, ZOO
 
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("page", nargs="?", default="docs/battery.md")
+    options.add_argument("--page", default="docs/battery.md")
     options.add_argument("--runs", type=int, default=200)
     options.add_argument("--workers", type=int, default=2)
+    options.add_argument("--only", nargs="+", default=("correct", *ZOO, *FAINT))
     options.add_argument("--log", type=Path, default=Path("out/battery.jsonl"))
     given = options.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     given.log.parent.mkdir(parents=True, exist_ok=True)
     there = {(r["name"], r["k"]) for r in done(given.log)}
-    tasks = [(name, k) for k in range(given.runs) for name in ("", *ZOO, *FAINT)]
+    names = ["" if name == "correct" else name for name in given.only]
+    tasks = [(name, k) for k in range(given.runs) for name in names]
     with (
         ProcessPoolExecutor(given.workers) as pool,
         given.log.open("a") as log,
