@@ -192,7 +192,18 @@ def test_adaptive_steps_on_a_stochastic_path_turn_with_the_problem() -> None:
         (conjugated(diag_vp(), orthogonal(2, 0)), (2,)),
         (cld(), (2,)),
     ],
-    ids="diag+ ou+ cld+ levels vp-of-edm 3vp 3ou turned-ou turned-diag cld".split(),
+    ids=[
+        "diag+",
+        "ou+",
+        "cld+",
+        "levels",
+        "vp-of-edm",
+        "3vp",
+        "3ou",
+        "turned-ou",
+        "turned-diag",
+        "cld",
+    ],
 )
 def test_the_processes_of_changed_problems_are_processes(
     process: Process, event: tuple[int, ...]
