@@ -11,7 +11,7 @@ from torch import Tensor
 import labcore
 from labcore import Process
 from labcore.testing import check_process, check_sampler, vp
-from labcore.testing.checks.metamorphic import (
+from labcore.testing.changes import (
     conjugated,
     growing,
     level_process,

@@ -14,8 +14,9 @@ from labcore.seeds import generator
 from labcore.testing.case import Broken, Case, passed, skipped
 from labcore.testing.checks.metamorphic import Turned
 from labcore.testing.checks.steps import SAME
+from labcore.testing.compare import difference
 from labcore.testing.models import quadratic, uneven
-from labcore.testing.probe import difference, run_probe
+from labcore.testing.probe import run_probe
 
 
 def yields(case: Case) -> Check:

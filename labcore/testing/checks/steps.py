@@ -10,13 +10,16 @@ import torch
 
 from labcore.certificates import Check
 from labcore.testing.case import Broken, Case, passed
-from labcore.testing.probe import Difference, Probe, difference, habits, probe
+from labcore.testing.checks.precision import computational_noise
+from labcore.testing.compare import Difference, difference, habits
+from labcore.testing.probe import Probe, probe
 
 EVERY = 64
 SPARSE = (100, 128, 250, 500, 1000)
 COUPLED = (1, 2, 3, 5, 8, 13, 33, 64, 250)
 SAME = 1e-4
-"""Relative difference up to which formulas are the same: float32 leaves 1e-7 a step."""
+"""Relative difference up to which formulas are the same; more, for a sampler whose arithmetic is
+noisy (see ``precision``)."""
 
 
 def steps(case: Case) -> Check:
@@ -115,7 +118,8 @@ def _told(before: Sequence[Any], after: Sequence[Any]) -> str:
 def _switches(case: Case, changes: Mapping[int, Difference]) -> tuple[dict[int, str], str]:
     """The numbers of steps from which on something else runs; or what depends on their number
     throughout, which is no switch but is told."""
-    told = {n: d for n, d in changes.items() if d.size > SAME}
+    same = max(SAME, min(1000 * computational_noise(case), 1e-2))
+    told = {n: d for n, d in changes.items() if d.size > same}
     every = [n for n in told if n <= EVERY]
     if len(every) > EVERY // 8:
         return _outliers(changes, every), f"{_what(told[every[0]])} depends on their number"
