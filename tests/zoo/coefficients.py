@@ -148,7 +148,7 @@ def no_linear_part(process, score, x, ts, noise):
         yield x
 
 
-@fault("consistency", ddim, "ve", "sigma_t", "edm", "sub_vp", "flow", needs=("scalar",))
+@fault("consistency", ddim, "ve", "sigma_t", "sub_vp", "flow", needs=("scalar",))
 def alpha_taken_to_be_that_of_vp(process, score, x, ts, noise):
     """alpha = sqrt(1 - sigma^2), whatever the process says."""
     _, sigma, _ = alpha_sigma(process, ts)
