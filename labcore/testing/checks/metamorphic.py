@@ -92,9 +92,10 @@ def _start(case: Case, rows: int = ROWS) -> Tensor:
 
 def _equal(case: Case) -> float:
     """Up to what results are the same: EQUAL, a thousand times the noise of the sampler's own
-    arithmetic (see ``precision``), or what steps that follow a tolerance make of rounding."""
+    arithmetic (see ``precision``), or what steps that follow a tolerance make of rounding: on a
+    path, another length of step is another draw within it."""
     if case.coupled:
-        return 1e-6
+        return _tolerance(case) if case.entry.traits.get("stochastic") else 1e-6
     return min(max(EQUAL, 1000 * computational_noise(case)), 1e-2)
 
 
