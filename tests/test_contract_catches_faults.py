@@ -456,3 +456,17 @@ def test_the_contract_holds_a_sampler_on_the_process_given() -> None:
         check_sampler(no_linear_part, vp(0.2, 10.0), checks=QUICK)
     with pytest.raises(SamplerError, match="in VP's variables it tends elsewhere"):
         check_sampler(no_linear_part, sigma_t(), checks=["variables"])
+
+
+def test_what_a_fault_changes_is_put_back() -> None:
+    def sets_dtype(
+        process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise
+    ) -> Iterator[Tensor]:
+        torch.set_default_dtype(torch.float64)
+        for _ in ts[1:]:
+            yield x
+
+    entry = labcore.sampler(evals=0)(sets_dtype)
+    made = check_sampler(entry, checks=["pure", "yields", "repeatable"], on_fail="return")
+    assert "pure" in [check.name for check in made.failed]
+    assert torch.get_default_dtype() is torch.float32

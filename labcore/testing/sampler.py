@@ -17,6 +17,7 @@ from typing import Any, Literal
 from labcore.certificates import Certificate, Check
 from labcore.entry import Entry
 from labcore.errors import InvalidOption
+from labcore.guards import undisturbed
 from labcore.processes import Process
 from labcore.testing.case import Broken, Case, default_process
 from labcore.testing.checks import CHECKS
@@ -70,7 +71,8 @@ def check_sampler(
 def one_check(name: str, check: Callable[[Case], Check], case: Case) -> Check:
     """The check's verdict; what a sampler raises is a failure, not the end of the battery."""
     try:
-        return replace(check(case), name=name)
+        with undisturbed():  # what a faulty sampler changes is felt by no other check
+            return replace(check(case), name=name)
     except Broken as broken:
         return Check(name, "failed", broken.found, broken.remedy)
     except Exception as error:
