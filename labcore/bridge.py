@@ -16,8 +16,10 @@ Brownian motion", SIAM J. Numer. Anal. 58.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from math import sqrt
 
+import torch
 from torch import Tensor
 
 Normals = tuple[Tensor, ...]
@@ -52,26 +54,66 @@ def join(left: tuple[float, Normals], right: tuple[float, Normals]) -> tuple[flo
     return h1 + h2, (a * w1 + b * w2, *area)
 
 
+def cuts(n: int) -> Callable[[int, int, int], tuple[int, int]]:
+    """Where steps i .. j of a grid of n, at some depth of its tree, are split, and how deep then.
+
+    A grid of N = Q 2^P steps, Q odd, is split into Q units and each unit is halved. The grid of
+    every second point has the same units, so with one generator a depth it sees the same path.
+    """
+    unit = n & -n
+    trunk = (n // unit - 1).bit_length()
+
+    def cut(i: int, j: int, depth: int) -> tuple[int, int]:
+        if j - i > unit:
+            return i + (j - i) // unit // 2 * unit, depth + 1
+        return (i + j) // 2, trunk + unit.bit_length() - (j - i).bit_length() + 1
+
+    return cut
+
+
 def path(times: Sequence[float], fresh: Callable[[int], Normals]) -> Iterator[Normals]:
     """The normals of the steps of a grid in order, depth first: O(log N) of them are alive.
 
-    ``fresh(depth)`` returns the next normals of a depth of the tree. A grid of N = Q 2^P steps, Q
-    odd, is split into Q units and each unit is halved. The grid of every second point has the same
-    units, so with one generator a depth it sees the same path.
+    ``fresh(depth)`` returns the next normals of a depth of the tree.
     """
     n = len(times) - 1
-    unit = n & -n
-    trunk = (n // unit - 1).bit_length()
-    rest = [(0, n, 0, fresh(0))]
+    cut, rest = cuts(n), [(0, n, 0, fresh(0))]
     while rest:
         i, j, depth, node = rest.pop()
         while j - i > 1:
-            if j - i > unit:
-                m, depth = i + (j - i) // unit // 2 * unit, depth + 1
-            else:
-                m, depth = (i + j) // 2, trunk + unit.bit_length() - (j - i).bit_length() + 1
+            m, depth = cut(i, j, depth)
             right = fresh(depth)
             split(node, right, (times[i] - times[m]) / (times[i] - times[j]))
+            rest.append((m, j, depth, right))
+            j = m
+        yield node
+
+
+def increments(
+    times: Sequence[float], fresh: Callable[[int, float], Tensor], scales: Sequence[float]
+) -> Iterator[Tensor]:
+    """scale * w of the steps of a grid in order: ``path`` without areas, in two passes a step.
+
+    ``fresh(depth, std)`` returns the next normals of a depth times std; scales are positive. With
+    h and H the lengths of the first step of an interval and of all of it, the interval is held as
+    e W/H, e = scale sqrt(h): at a step that is what is asked for. Parts of lengths a + b = H have
+
+        W1/a = W/H - sqrt(b/(aH)) n,     W2/b = W/H + sqrt(a/(bH)) n
+
+    and the first inherits e: with n drawn at the size it has in the second, each is one addition.
+    """
+    n = len(times) - 1
+    e = [scale * sqrt(t - s) for scale, (t, s) in zip(scales, pairwise(times), strict=True)]
+    node = fresh(0, e[0] / sqrt(times[0] - times[n]))
+    cut, rest, spare = cuts(n), [(0, n, 0, node)], torch.empty_like(node)
+    while rest:
+        i, j, depth, node = rest.pop()
+        while j - i > 1:
+            m, depth = cut(i, j, depth)
+            a, b, q = times[i] - times[m], times[m] - times[j], e[m] / e[i]
+            right = fresh(depth, e[m] * sqrt(a / b / (a + b)))
+            node, spare = torch.add(node, right, alpha=-b / a / q, out=spare), node
+            right.add_(spare, alpha=q)
             rest.append((m, j, depth, right))
             j = m
         yield node

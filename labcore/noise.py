@@ -12,27 +12,27 @@ seed first; the rows of a seed are bit-equal to those of a run with that seed al
 floats or host tensors, wherever the state lives. What is handed out may be kept, not written to.
 
 B over the whole grid is drawn first and intervals are then split, depth first, by their actual
-lengths (labcore.bridge): a step costs one draw and three in-place operations, and O(log N) states
-are alive. The grid of every second point sees the same path, to 1e-6 in float32 and 1e-13 in
-float64; the draws themselves are float32 in both, so precisions can be compared on one path. Grids
-whose numbers of steps differ by another factor than 2^p share the draws near the root: they are
-strongly correlated, not identical. A path with areas is another path than one without (the two
-agree over the whole grid only).
+lengths (labcore.bridge): a step costs one draw and two additions, and O(log N) states are alive.
+A factor of the increments is drawn with them (``scaled``) and costs nothing. The grid of every
+second point sees the same path, to 1e-6 in float32 and 1e-13 in float64; the draws themselves are
+float32 in both, so precisions can be compared on one path. Grids whose numbers of steps differ by
+another factor than 2^p share the draws near the root: they are strongly correlated, not identical.
+A path with areas is another path than one without (the two agree over the whole grid only).
 """
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial, reduce
+from functools import reduce
 from itertools import pairwise
 from math import ceil, isfinite, log2, prod
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from labcore.bridge import Normals, join, path, split
+from labcore.bridge import Normals, increments, join, path, split
 from labcore.errors import InvalidGrid, LabError, SamplerError
-from labcore.seeds import generator
+from labcore.normals import PARTS, Source, drawn, with_areas
 
 Time = Tensor | float
 
@@ -48,6 +48,11 @@ class Noise(ABC):
         """Normalised increment and space-time area of B over the step from t down to s."""
         z, k = self.draw(float(t), float(s), stream, 2)
         return z, k
+
+    def scaled(self, ts: Tensor, factors: Sequence[float]) -> Iterator[Tensor]:
+        """factors[i] noise(ts[i], ts[i + 1]) for every step, as new tensors, to be written to."""
+        for (t, s), factor in zip(pairwise(ts.tolist()), factors, strict=True):
+            yield factor * self.draw(t, s, "", 1)[0]
 
     def tree(self, resolution: float) -> "Noise":
         """Another path of the same seeds, for any steps of at least ``resolution`` (see Tree)."""
@@ -94,43 +99,6 @@ def initial(
     return source.normal(source.generators("initial", name)).to(dtype)
 
 
-class Source:
-    """Normals for a batch of seeds: drawn in float32, one generator a seed and label."""
-
-    def __init__(
-        self,
-        seeds: Sequence[int],
-        n: int,
-        event: Sequence[int],
-        dtype: torch.dtype,
-        device: torch.device | str,
-    ) -> None:
-        if n < 1 or not seeds:
-            raise LabError(f"noise: {n} samples for {len(seeds)} seeds; ask for 1 or more of each")
-        self.seeds, self._shape = tuple(seeds), (n, *event)
-        self.dtype, self.device = dtype, torch.device(device)
-        self._working = torch.promote_types(dtype, torch.float32)
-        self._empty = partial(torch.empty, dtype=torch.float32, device=self.device)
-
-    def generators(self, *label: object) -> list[Generator]:
-        return [generator(seed, *label, device=self.device) for seed in self.seeds]
-
-    def normal(self, generators: Sequence[Generator]) -> Tensor:
-        if len(generators) == 1:
-            z = self._empty(self._shape).normal_(generator=generators[0])
-            return z if z.dtype is self._working else z.to(self._working)
-        z = self._empty(len(generators), *self._shape)
-        for rows, g in zip(z.unbind(0), generators, strict=True):
-            rows.normal_(generator=g)
-        return z.flatten(0, 1).to(self._working)
-
-    def out(self, node: Normals) -> Normals:
-        return node if self.dtype is self._working else tuple(x.to(self.dtype) for x in node)
-
-
-PARTS = ("increment", "area")
-
-
 class Grid(Noise):
     """One path a stream, on the steps of a grid."""
 
@@ -159,6 +127,12 @@ class Grid(Noise):
             )
         return reading.up_to(i)
 
+    def scaled(self, ts: Tensor, factors: Sequence[float]) -> Iterator[Tensor]:
+        times, source = ts.tolist(), self._source
+        if times != self._times or min(factors) <= 0:
+            return super().scaled(ts, factors)
+        return source.cast(increments(times, drawn(source, ""), factors))
+
     def tree(self, resolution: float) -> "Tree":
         return Tree(self._times[0], self._times[-1], resolution, self._source)
 
@@ -167,20 +141,18 @@ class Reading:
     """A path and how far it has been read."""
 
     def __init__(self, times: Sequence[float], source: Source, stream: str, parts: int) -> None:
-        known: dict[int, list[list[Generator]]] = {}
-
-        def fresh(depth: int) -> Normals:
-            if depth not in known:
-                known[depth] = [source.generators(stream, part, depth) for part in PARTS[:parts]]
-            return tuple(map(source.normal, known[depth]))
-
         self.parts, self.at = parts, -1
         self._now: Normals = ()
-        self._rest, self._out = path(times, fresh), source.out
+        self._rest: Iterator[Normals]
+        if parts == 2:
+            self._rest = map(source.out, path(times, with_areas(source, stream)))
+        else:
+            plain = increments(times, drawn(source, stream), [1.0] * (len(times) - 1))
+            self._rest = zip(source.cast(plain))
 
     def up_to(self, i: int) -> Normals:
         while self.at < i:
-            self.at, self._now = self.at + 1, self._out(next(self._rest))
+            self.at, self._now = self.at + 1, next(self._rest)
         return self._now
 
 

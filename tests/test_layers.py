@@ -14,7 +14,7 @@ ORDER = [
     "linop",
     "processes",
     "bridge kernels",
-    "parameterisations",
+    "parameterisations normals",
     "models",
     "noise scores targets grids adapt",
     "metrics entry certificates",

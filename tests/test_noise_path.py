@@ -1,6 +1,7 @@
 """One seed is one Brownian path: its law, nested grids, seeds, streams, cost and errors."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from math import log2, sqrt
 
@@ -12,6 +13,7 @@ from scipy.stats import kstest
 from torch import Tensor
 
 from labcore import InvalidGrid, LabError, SamplerError
+from labcore.bridge import increments as steps_of
 from labcore.bridge import path
 from labcore.noise import brownian, initial
 
@@ -151,20 +153,52 @@ def test_numbers_of_steps_that_do_not_nest_still_share_most_of_the_path() -> Non
     assert torch.corrcoef(torch.stack([a, b]))[0, 1] > 0.8
 
 
+@pytest.mark.parametrize("areas", [True, False])
 @pytest.mark.parametrize("n", [1, 5, 64, 100, 1000, 1023])
-def test_a_step_costs_one_draw_and_log_n_states_are_alive(n: int) -> None:
+def test_a_step_costs_one_draw_and_log_n_states_are_alive(n: int, areas: bool) -> None:
     drawn = handed = most = 0
 
-    def fresh(depth: int) -> tuple[Tensor, ...]:
+    def fresh(depth: int, std: float = 1.0) -> Tensor:
         nonlocal drawn, most
         drawn += 1
         most = max(most, drawn - handed)
-        return (torch.zeros(1),)
+        return torch.zeros(1)
 
-    for _ in path([float(t) for t in uneven(n)], fresh):
+    times = [float(t) for t in uneven(n)]
+    every = path(times, lambda depth: (fresh(depth),))
+    for _ in every if areas else steps_of(times, fresh, [1.0] * n):
         handed += 1
     assert drawn == handed == n
     assert most <= log2(n) + 2
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 12, 50])
+def test_increments_are_those_of_splitting_unit_normals(n: int) -> None:
+    """Against Levy's rotations, with the same draws, to rounding."""
+    times = [float(t) for t in uneven(n)]
+    g, h = (torch.Generator().manual_seed(1) for _ in range(2))
+    randn = partial(torch.randn, 5, dtype=torch.float64)
+    wanted = path(times, lambda _: (randn(generator=g),))
+    got = steps_of(times, lambda _, std: std * randn(generator=h), [1.0] * n)
+    for (z,), w in zip(wanted, got, strict=True):
+        assert torch.allclose(z, w, atol=1e-14, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("factors", [[0.5, 2.0, 1e-3, 7.0, 1.0], [0.5, 0.0, 1.0, -1.0, 3.0]])
+def test_scaled_increments_are_those_of_the_path(factors: list[float], dtype: torch.dtype) -> None:
+    """Of a factor that is zero or negative, and on a part of the grid too; and new tensors."""
+    ts = uneven(5)
+    noise = brownian(ts, (2,), (3, 4), 6, dtype=dtype)
+    wanted = [f * noise(t, s) for f, (t, s) in zip(factors, pairwise(ts), strict=True)]
+    tolerance = 1e-6 if dtype is torch.float32 else 1e-14
+    again = brownian(ts, (2,), (3, 4), 6, dtype=dtype)
+    for z, w in zip(again.scaled(ts, factors), wanted, strict=True):
+        assert z.dtype is dtype
+        assert ((z - w) / max(factors)).abs().max() < tolerance
+        z.zero_()
+    part = next(brownian(ts, (2,), (3, 4), 6, dtype=dtype).scaled(ts[:3], factors[:2]))
+    assert torch.allclose(part, wanted[0], atol=tolerance)
 
 
 def test_the_global_random_state_is_left_alone() -> None:

@@ -1,0 +1,79 @@
+"""Normals of a batch of seeds: one generator a seed and label, however many seeds there are."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import Generator, Tensor
+
+from labcore.bridge import Normals
+from labcore.errors import LabError
+from labcore.seeds import generator
+
+PARTS = ("increment", "area")
+
+
+class Source:
+    """Normals for a batch of seeds: drawn in float32, one generator a seed and label."""
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        n: int,
+        event: Sequence[int],
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ) -> None:
+        if n < 1 or not seeds:
+            raise LabError(f"noise: {n} samples for {len(seeds)} seeds; ask for 1 or more of each")
+        self.seeds, self._shape = tuple(seeds), (n, *event)
+        self.dtype, self.device = dtype, torch.device(device)
+        self._working = torch.promote_types(dtype, torch.float32)
+        self._single = self._working is torch.float32
+        self._empty = partial(torch.empty, dtype=torch.float32, device=self.device)
+
+    def generators(self, *label: object) -> list[Generator]:
+        return [generator(seed, *label, device=self.device) for seed in self.seeds]
+
+    def normal(self, generators: Sequence[Generator], std: float = 1.0) -> Tensor:
+        """N(0, std^2), scaled as it is drawn where that rounds no more than what is done next."""
+        size = std if self._single else 1.0
+        if len(generators) == 1:
+            z = self._empty(self._shape).normal_(0.0, size, generator=generators[0])
+        else:
+            parts = self._empty(len(generators), *self._shape)
+            for rows, g in zip(parts.unbind(0), generators, strict=True):
+                rows.normal_(0.0, size, generator=g)
+            z = parts.flatten(0, 1)
+        return z if self._single else z.to(self._working).mul_(std)
+
+    def cast(self, xs: Iterator[Tensor]) -> Iterator[Tensor]:
+        return xs if self.dtype is self._working else (x.to(self.dtype) for x in xs)
+
+    def out(self, node: Normals) -> Normals:
+        return tuple(self.cast(iter(node)))
+
+
+def drawn(source: Source, stream: str) -> Callable[[int, float], Tensor]:
+    """The next normals of a depth times std, for a path without areas."""
+    known: dict[int, list[Generator]] = {}
+
+    def fresh(depth: int, std: float) -> Tensor:
+        generators = known.get(depth)
+        if generators is None:
+            generators = known[depth] = source.generators(stream, PARTS[0], depth)
+        return source.normal(generators, std)
+
+    return fresh
+
+
+def with_areas(source: Source, stream: str) -> Callable[[int], Normals]:
+    """The next normals of a depth, for a path with areas."""
+    known: dict[int, list[list[Generator]]] = {}
+
+    def fresh(depth: int) -> Normals:
+        if depth not in known:
+            known[depth] = [source.generators(stream, part, depth) for part in PARTS]
+        return tuple(map(source.normal, known[depth]))
+
+    return fresh
