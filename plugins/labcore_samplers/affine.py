@@ -13,15 +13,18 @@ def affine_steps(
 ) -> Iterator[Tensor]:
     """x (B, *event) at ts[1:]; P, Q and R carry one operator a step. No noise is drawn without R.
 
-    Every state yielded is a new tensor, which the caller may keep.
+    Every state yielded is a new tensor, which the caller may keep. The score comes first in a
+    step: a tensor made before it would be out of the cache when it is needed.
     """
-    keep, pull = P.per_step(x), Q.per_step(x)
+    times, keep, pull = ts.unbind(), P.per_step(x), Q.per_step(x)
     if R is None:
-        for t, p, q in zip(ts[:-1], keep, pull, strict=True):
-            x = q.accumulate(p @ x, score(x, t))
+        for t, p, q in zip(times[:-1], keep, pull, strict=True):
+            g = score(x, t)
+            x = q.accumulate(p @ x, g)
             yield x
         return
-    for (t, s), p, q, r in zip(pairwise(ts), keep, pull, R.per_step(x), strict=True):
-        x = q.accumulate(p @ x, score(x, t))
+    for (t, s), p, q, r in zip(pairwise(times), keep, pull, R.per_step(x), strict=True):
+        g = score(x, t)
+        x = q.accumulate(p @ x, g)
         x = r.accumulate(x, noise(t, s))
         yield x

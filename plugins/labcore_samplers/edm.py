@@ -13,6 +13,7 @@ Levels are in units of sigma/alpha: exp(-log_snr/2), on EDM's own process t itse
 last step, Euler's to sigma = 0, is Tweedie's formula at t_eps: ask the study for end="denoise".
 """
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from torch import Tensor
 import labcore
 from labcore import LinOp, Noise, Process, Score
 from labcore_samplers.exponential_flow import frozen_flow
+from labcore_samplers.exponential_weights import between
 
 CITE = "Karras et al. (2022) arXiv:2206.00364"
 MOST = 2**0.5 - 1
@@ -37,23 +39,28 @@ def level(process: Process, t: Tensor) -> Tensor:
     return (-process.log_snr(t) / 2).exp()
 
 
-def time_of(process: Process, wanted: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """The time in [low, high] of each level, or the bound nearest to it; by bisection."""
-    floor, top = low, high
-    for _ in range(64):
-        mid = (low + high) / 2
-        above = level(process, mid) > wanted
-        low, high = torch.where(above, low, mid), torch.where(above, mid, high)
-    below, beyond = level(process, floor) >= wanted, level(process, top) <= wanted
-    return torch.where(beyond, top, torch.where(below, floor, high))
+def raised(process: Process, ts: Tensor, by: float) -> Tensor:
+    """The time of ``by`` times the level at each of ts[:-1], the grid's first where it is beyond.
+
+    It is sought between the two times of the grid whose levels enclose it.
+    """
+    half = process.log_snr(ts) / 2
+    wanted = half[:-1] - math.log(by)
+    i = torch.searchsorted(half, wanted, right=True).clamp(min=1)
+    share = ((wanted - half[i - 1]) / (half[i] - half[i - 1])).clamp(min=0)
+    found = between(process, ts[i - 1], ts[i], share)
+    return torch.where(wanted <= half[0], ts[0], found)
 
 
 def noise_roots(process: Process, *groups: Tensor) -> list[LinOp]:
     """R at each of the groups of times (n,): the Cholesky factor at the latest, carried by Psi."""
     times = torch.cat(groups)
-    latest = times.max().expand_as(times)
-    grid = torch.stack([times.max(), times.min()])
-    R = frozen_flow(process, grid)(times, latest) @ process.Sigma(latest[:1]).chol
+    if process.structure in ("scalar", "diag"):
+        R = process.Sigma(times).chol
+    else:
+        latest = times.max().expand_as(times)
+        grid = torch.stack([times.max(), times.min()])
+        R = frozen_flow(process, grid)(times, latest) @ process.Sigma(latest[:1]).chol
     places = torch.arange(len(times)).split([len(group) for group in groups])
     return [pick(R, at) for at in places]
 
@@ -75,9 +82,11 @@ def steps(process: Process, t: Tensor, s: Tensor, x: Tensor) -> list[tuple[Any, 
 def trapezoid(step: tuple[Any, Any, Any], score: Score, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """x_s = (Phi^-1 x_t + x')/2 + D eps(x', s)/2."""
     back, pull_t, pull_s = step
+    g = score(x, t)
     carried = back @ x
-    ahead = pull_t.accumulate(carried.clone(), score(x, t))
-    out: Tensor = pull_s.accumulate((carried + ahead).mul_(0.5), score(ahead, s))
+    ahead = pull_t.added(carried, g)
+    g = score(ahead, s)
+    out: Tensor = pull_s.accumulate(carried.lerp_(ahead, 0.5), g)
     return out
 
 
@@ -87,7 +96,7 @@ def edm_heun(
 ) -> Iterator[Tensor]:
     """Heun's method in the noise level, EDM's Algorithm 1: on the EDM process it is heun."""
     plan = steps(process, ts[:-1], ts[1:], x)
-    for (t, s), step in zip(pairwise(ts), plan, strict=True):
+    for (t, s), step in zip(pairwise(ts.unbind()), plan, strict=True):
         x = trapezoid(step, score, x, t, s)
         yield x
 
@@ -120,14 +129,14 @@ def edm_churn(
     now = level(process, t)
     gamma = min(S_churn / len(t), MOST)
     within = (now >= S_tmin) & (now <= (now.max() if S_tmax is None else S_tmax))
-    up = time_of(process, (1 + gamma) * now, t, ts[:1].expand_as(t)) if gamma else t
-    up = torch.where(within, up, t)
+    up = torch.where(within, raised(process, ts, 1 + gamma), t) if gamma else t
     Phi, Q = process.transition(up, t)
-    rise = Phi.per_step(x), (S_noise * Q.chol).per_step(x)
-    plan = steps(process, up, s, x)
-    for (t, s), u, lift, spread, step in zip(pairwise(ts), up, *rise, plan, strict=True):
-        if u > t:
-            x = spread.accumulate(lift @ x, noise(t, s, stream="churn"))
+    rise = (up > t).tolist(), Phi.per_step(x), (S_noise * Q.chol).per_step(x)
+    plan, times = steps(process, up, s, x), zip(up.unbind(), pairwise(ts.unbind()), strict=True)
+    for (u, (t, s)), rises, lift, spread, step in zip(times, *rise, plan, strict=True):
+        if rises:
+            z = noise(t, s, stream="churn")
+            x = spread.accumulate(lift @ x, z)
         x = trapezoid(step, score, x, u, s)
         yield x
 
@@ -142,12 +151,14 @@ def dpm_2(process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise) -
     the same two slopes exponentially.
     """
     t, s = ts[:-1], ts[1:]
-    half = time_of(process, (level(process, t) * level(process, s)).sqrt(), s, t)
+    half = between(process, t, s, 0.5)
     R_t, R_m, R_s = noise_roots(process, t, half, s)
     to_m, to_s = process.Phi(t, half).inv, process.Phi(t, s).inv
     pull_m, pull_s = (to_m @ R_t - R_m) @ R_t.T, (to_s @ R_t - R_s) @ R_m.T
     plan = [op.per_step(x) for op in (to_m, pull_m, to_s, pull_s)]
-    for now, m, to, pull, on, drag in zip(t, half, *plan, strict=True):
-        middle = pull.accumulate(to @ x, score(x, now))
-        x = drag.accumulate(on @ x, score(middle, m))
+    for now, m, to, pull, on, drag in zip(t.unbind(), half.unbind(), *plan, strict=True):
+        g = score(x, now)
+        middle = pull.accumulate(to @ x, g)
+        g = score(middle, m)
+        x = drag.accumulate(on @ x, g)
         yield x

@@ -5,10 +5,12 @@ x_s = x_t + h [A x_t - (1+lam^2)/2 G G^T g] + lam sqrt(-h) G z
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 import labcore
-from labcore import Noise, Process, Score
+from labcore import Noise, Process, Scalar, Score
+from labcore_samplers.affine import affine_steps
 from labcore_samplers.rates import rate_of
 from labcore_samplers.sde import euler_steps
 
@@ -35,4 +37,7 @@ def euler_maruyama(
 @labcore.sampler(order=1, evals=1, stochastic=False, cite="Euler (1768); Song et al. (2021)")
 def euler(process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise) -> Iterator[Tensor]:
     """Euler on the probability-flow ODE: x_s = x_t + h [A x_t - G G^T g / 2]."""
-    return euler_maruyama(process, score, x, ts, noise, lam=0.0)
+    t = ts[:-1]
+    h = ts[1:] - t
+    P = Scalar(torch.ones_like(h)) + process.A(t) * h
+    return affine_steps(score, x, ts, noise, P, process.GG(t) * (h / -2))

@@ -32,8 +32,10 @@ def heun(process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise) ->
     Q1 = (process.GG(t) * (-h / 2)).per_step(x)
     P2 = (0.5 * (one + process.A(s) * h)).per_step(x)
     Q2 = (process.GG(s) * (-h / 4)).per_step(x)
-    for (t, s), p1, q1, p2, q2 in zip(pairwise(ts), P1, Q1, P2, Q2, strict=True):
-        ahead = q1.accumulate(p1 @ x, score(x, t))
-        x = p2.accumulate(0.5 * x, ahead)
-        x = q2.accumulate(x, score(ahead, s))
+    (half,) = Scalar(torch.full_like(h[:1], 0.5)).per_step(x)
+    for (t, s), p1, q1, p2, q2 in zip(pairwise(ts.unbind()), P1, Q1, P2, Q2, strict=True):
+        g = score(x, t)
+        ahead = q1.accumulate(p1 @ x, g)
+        g = score(ahead, s)
+        x = q2.accumulate(p2.accumulate(half @ x, ahead), g)
         yield x

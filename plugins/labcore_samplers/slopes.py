@@ -18,7 +18,8 @@ class Slope:
     pull: Any
 
     def __call__(self, score: Score, x: Tensor) -> Tensor:
-        out: Tensor = self.pull.accumulate(self.A @ x, score(x, self.t))
+        g = score(x, self.t)
+        out: Tensor = self.pull.accumulate(self.A @ x, g)
         return out
 
 
@@ -26,4 +27,4 @@ def slopes(process: Process, ts: Tensor, x: Tensor, rate: Tensor | float = 0.5) 
     """One slope for each of ts (n,); ``rate`` is a number or one a time."""
     A = (process.A(ts) * torch.ones_like(ts)).per_step(x)
     pull = (process.GG(ts) * (-rate * torch.ones_like(ts))).per_step(x)
-    return [Slope(*each) for each in zip(ts, A, pull, strict=True)]
+    return [Slope(*each) for each in zip(ts.unbind(), A, pull, strict=True)]
