@@ -74,7 +74,7 @@ def alarm(k: int) -> dict[str, Any]:
         for entry in [_entry(labcore.load_registry(), TWINS, name)]
         if process.structure == "scalar" or "scalar" not in entry.needs
     ]
-    if process.structure in ("dense", "channel"):  # the twin is written for operators that commute
+    if process.structure != "scalar":  # the twin is for operators that commute, rotated too
         chosen = [c for c in chosen if c[0] != "zoo:ddim"]
     name, entry, options = chosen[int(g.integers(len(chosen)))]
     seed = int(g.integers(2**20))

@@ -146,6 +146,24 @@ def test_superconvergence_on_gaussian_data_is_confirmed_on_the_mixture() -> None
     assert "on a mixture" in check.found
 
 
+def test_an_order_that_cannot_be_read_off_is_not_passed() -> None:
+    """Heun, with one more error of its own order at every other doubling of the steps."""
+
+    @labcore.sampler(name="mine", order=2, evals=2)
+    def mine(process, score, x, ts, noise):
+        more = 0.1 * (len(ts).bit_length() % 2)
+        v = labcore.velocity(process, score)
+        for t, s in pairwise(ts):
+            h, slope = float(s - t), v(t, x)
+            x = x + h / 2 * (slope + v(s, x + h * slope)) + more * h**3 * slope
+            yield x
+
+    made = check_sampler(mine, checks=("order", "nonlinear"))
+    assert [check.status for check in made.checks] == ["skipped", "skipped"]
+    assert all("no order can be read off" in check.found for check in made.checks)
+    assert made["order"].plots
+
+
 def test_steps_that_follow_a_tolerance_have_no_order() -> None:
     made = check_sampler(adaptive_rk45, checks=ORDERS)
     assert made["order"].status == "skipped"

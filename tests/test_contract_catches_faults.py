@@ -379,6 +379,12 @@ def one_row_lost(process, score, x, ts, noise):
         yield y[:-1]
 
 
+@fault("it yields on meta", **ODE)
+def moved_to_another_device(process, score, x, ts, noise):
+    for y in steps(euler_step)(process, score, x, ts, noise):
+        yield y.to("meta")
+
+
 @fault("NaN or Inf", **ODE)
 def divides_by_nothing(process, score, x, ts, noise):
     for i, y in enumerate(steps(euler_step)(process, score, x, ts, noise)):

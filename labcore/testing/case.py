@@ -38,9 +38,9 @@ def passed(found: str, **more: Any) -> Check:
     return Check("", "passed", found, **more)
 
 
-def skipped(why: str) -> Check:
+def skipped(why: str, **more: Any) -> Check:
     """A check that has nothing to say of this sampler, and why."""
-    return Check("", "skipped", why)
+    return Check("", "skipped", why, **more)
 
 
 def insist(x: Tensor, t: Tensor) -> None:

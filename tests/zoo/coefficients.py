@@ -169,7 +169,7 @@ def the_root_transposed(process, score, x, ts, noise):
         yield x
 
 
-@fault("order", em, "ou")
+@fault("rotation", em, "ou")
 def one_rate_for_all_coordinates(process, score, x, ts, noise):
     """The first coordinate's G^2 stands for all of them: right on scalar processes alone."""
     for t, s in pairwise(ts):

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from labcore.certificates import Check
 from labcore.testing.case import Case
 from labcore.testing.checks import (
+    consistency,
     contract,
     cost,
     metamorphic,
@@ -33,7 +34,7 @@ CHECKS: Mapping[str, Callable[[Case], Check]] = MappingProxyType(
         "order": orders.order,
         "strong": orders.strong,
         "nonlinear": orders.nonlinear,
-        "consistency": orders.consistency,
+        "consistency": consistency.consistency,
         "steps": steps.steps,
         "precision": precision.precision,
         "variables": metamorphic.variables,

@@ -20,7 +20,8 @@ from labcore.testing.probe import run_probe
 
 
 def yields(case: Case) -> Check:
-    """One state for each of ts[1:], in the shape and dtype of x, finite."""
+    """One state for each of ts[1:], in the shape and dtype and on the device of x, finite."""
+    device = case.start([case.seed], 1, torch.float64).device
     for dtype in (torch.float32, torch.float64):
         for steps in (case.least, case.least + 1, 7):
             states = case.run(steps, dtype=dtype)
@@ -32,9 +33,13 @@ def yields(case: Case) -> Check:
                         f"it yields {tuple(x.shape)} {x.dtype} for {(3, *case.event)} {dtype}",
                         "keep the shape and dtype of x",
                     )
+                if x.device != device:
+                    raise Broken(f"it yields on {x.device} for x on {device}", "stay there")
                 if steps > 2 and not bool(torch.isfinite(x).all()):
                     raise Broken("NaN or Inf on Gaussian data", "check its coefficients")
-    return passed("one finite state a step, in the shape and dtype of x (float32, float64)")
+    return passed(
+        "one finite state a step, in the shape and dtype (float32, float64) and on the device of x"
+    )
 
 
 def times(case: Case) -> Check:

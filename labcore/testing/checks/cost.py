@@ -68,8 +68,8 @@ def nfe(case: Case) -> Check:
             plots=(_plot(found),),
         )
     return passed(
-        f"{_cost(case)}, at every number of steps to {EVERY} and at {SPARSE}, in float32 and "
-        "float64",
+        f"{_cost(case)}, at every number of steps to {EVERY} and at {SPARSE} in float64, and at "
+        f"{SINGLE} in float32",
         figures=figures,
     )
 
