@@ -16,10 +16,13 @@ Brownian motion", SIAM J. Numer. Anal. 58.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from functools import lru_cache
+from itertools import islice
 from math import sqrt
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Normals = tuple[Tensor, ...]
@@ -54,21 +57,33 @@ def join(left: tuple[float, Normals], right: tuple[float, Normals]) -> tuple[flo
     return h1 + h2, (a * w1 + b * w2, *area)
 
 
-def cuts(n: int) -> Callable[[int, int, int], tuple[int, int]]:
-    """Where steps i .. j of a grid of n, at some depth of its tree, are split, and how deep then.
+@lru_cache(maxsize=64)
+def tree(n: int) -> tuple[NDArray[np.intp], tuple[int, ...], tuple[int, ...]]:
+    """The splits of a grid of n steps in the order of a walk, depth first.
 
-    A grid of N = Q 2^P steps, Q odd, is split into Q units and each unit is halved. The grid of
-    every second point has the same units, so with one generator a depth it sees the same path.
+    (n - 1, 3): an interval's first time, where it is split, its last time; the depth of each; and
+    how many come before each step. A grid of N = Q 2^P steps, Q odd, is split into Q units and
+    each unit is halved. The grid of every second point has the same units, so with one generator
+    a depth it sees the same path.
     """
     unit = n & -n
     trunk = (n // unit - 1).bit_length()
-
-    def cut(i: int, j: int, depth: int) -> tuple[int, int]:
-        if j - i > unit:
-            return i + (j - i) // unit // 2 * unit, depth + 1
-        return (i + j) // 2, trunk + unit.bit_length() - (j - i).bit_length() + 1
-
-    return cut
+    splits, depths, before = [], [], [0] * n
+    rest = [(0, n, 0)]
+    while rest:
+        i, j, depth = rest.pop()
+        first = len(splits)
+        while j - i > 1:
+            if j - i > unit:
+                m, depth = i + (j - i) // unit // 2 * unit, depth + 1
+            else:
+                m, depth = (i + j) // 2, trunk + unit.bit_length() - (j - i).bit_length() + 1
+            splits.append((i, m, j))
+            depths.append(depth)
+            rest.append((m, j, depth))
+            j = m
+        before[i] = len(splits) - first
+    return np.array(splits, dtype=np.intp).reshape(-1, 3), tuple(depths), tuple(before)
 
 
 def path(times: Sequence[float], fresh: Callable[[int], Normals]) -> Iterator[Normals]:
@@ -76,16 +91,15 @@ def path(times: Sequence[float], fresh: Callable[[int], Normals]) -> Iterator[No
 
     ``fresh(depth)`` returns the next normals of a depth of the tree.
     """
-    n = len(times) - 1
-    cut, rest = cuts(n), [(0, n, 0, fresh(0))]
-    while rest:
-        i, j, depth, node = rest.pop()
-        while j - i > 1:
-            m, depth = cut(i, j, depth)
+    splits, depths, before = tree(len(times) - 1)
+    parts = zip(splits.tolist(), depths, strict=True)
+    rest = [fresh(0)]
+    for count in before:
+        node = rest.pop()
+        for (i, m, j), depth in islice(parts, count):
             right = fresh(depth)
             split(node, right, (times[i] - times[m]) / (times[i] - times[j]))
-            rest.append((m, j, depth, right))
-            j = m
+            rest.append(right)
         yield node
 
 
@@ -98,22 +112,30 @@ def increments(
     h and H the lengths of the first step of an interval and of all of it, the interval is held as
     e W/H, e = scale sqrt(h): at a step that is what is asked for. Parts of lengths a + b = H have
 
-        W1/a = W/H - sqrt(b/(aH)) n,     W2/b = W/H + sqrt(a/(bH)) n
+        W1/a = W/H - sqrt(b/(aH)) n,     W2/b = W/H + sqrt(a/(bH)) n = W1/a + sqrt(H/(ab)) n
 
     and the first inherits e: with n drawn at the size it has in the second, each is one addition.
+    The last form needs no buffer, and loses a digit where a is small; there the one before serves.
     """
-    n = len(times) - 1
-    e = [scale * sqrt(t - s) for scale, (t, s) in zip(scales, pairwise(times), strict=True)]
-    node = fresh(0, e[0] / sqrt(times[0] - times[n]))
-    cut, rest, spare = cuts(n), [(0, n, 0, node)], torch.empty_like(node)
-    while rest:
-        i, j, depth, node = rest.pop()
-        while j - i > 1:
-            m, depth = cut(i, j, depth)
-            a, b, q = times[i] - times[m], times[m] - times[j], e[m] / e[i]
-            right = fresh(depth, e[m] * sqrt(a / b / (a + b)))
-            node, spare = torch.add(node, right, alpha=-b / a / q, out=spare), node
-            right.add_(spare, alpha=q)
-            rest.append((m, j, depth, right))
-            j = m
+    t = np.asarray(times)
+    splits, depths, before = tree(len(t) - 1)
+    e = np.asarray(scales) * np.sqrt(t[:-1] - t[1:])
+    (i, m, _), (start, mid, end) = splits.T, t[splits].T
+    a, b, q = start - mid, mid - end, e[m] / e[i]
+    inside = a >= b
+    size = np.where(inside, (a + b) / a, 1.0)
+    std = e[m] * np.sqrt(a / (b * (a + b))) * size
+    back = -b / (a * q * size)
+    parts = zip(depths, *(v.tolist() for v in (std, back, q, inside)), strict=True)
+    rest = [fresh(0, float(e[0] / sqrt(t[0] - t[-1])))]
+    for count in before:
+        node = rest.pop()
+        for depth, sd, alpha, beta, in_place in islice(parts, count):
+            right = fresh(depth, sd)
+            if in_place:
+                right.add_(node.add_(right, alpha=alpha), alpha=beta)
+            else:
+                whole, node = node, torch.add(node, right, alpha=alpha)
+                right.add_(whole, alpha=beta)
+            rest.append(right)
         yield node

@@ -1,7 +1,6 @@
 """Normals of a batch of seeds: one generator a seed and label, however many seeds there are."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -26,25 +25,24 @@ class Source:
     ) -> None:
         if n < 1 or not seeds:
             raise LabError(f"noise: {n} samples for {len(seeds)} seeds; ask for 1 or more of each")
-        self.seeds, self._shape = tuple(seeds), (n, *event)
+        self.seeds, self._rows = tuple(seeds), n
         self.dtype, self.device = dtype, torch.device(device)
         self._working = torch.promote_types(dtype, torch.float32)
         self._single = self._working is torch.float32
-        self._empty = partial(torch.empty, dtype=torch.float32, device=self.device)
+        shape = (len(self.seeds) * n, *event)
+        self._like = torch.empty(shape, dtype=torch.float32, device=self.device)
 
     def generators(self, *label: object) -> list[Generator]:
         return [generator(seed, *label, device=self.device) for seed in self.seeds]
 
     def normal(self, generators: Sequence[Generator], std: float = 1.0) -> Tensor:
         """N(0, std^2), scaled as it is drawn where that rounds no more than what is done next."""
-        size = std if self._single else 1.0
+        z, size = torch.empty_like(self._like), std if self._single else 1.0
         if len(generators) == 1:
-            z = self._empty(self._shape).normal_(0.0, size, generator=generators[0])
+            z.normal_(0.0, size, generator=generators[0])
         else:
-            parts = self._empty(len(generators), *self._shape)
-            for rows, g in zip(parts.unbind(0), generators, strict=True):
+            for rows, g in zip(z.split(self._rows), generators, strict=True):
                 rows.normal_(0.0, size, generator=g)
-            z = parts.flatten(0, 1)
         return z if self._single else z.to(self._working).mul_(std)
 
     def cast(self, xs: Iterator[Tensor]) -> Iterator[Tensor]:
