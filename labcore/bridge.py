@@ -68,7 +68,7 @@ def tree(n: int) -> tuple[NDArray[np.intp], tuple[int, ...], tuple[int, ...]]:
     """
     unit = n & -n
     trunk = (n // unit - 1).bit_length()
-    splits, depths, before = [], [], [0] * n
+    splits, depths, before = list[tuple[int, int, int]](), list[int](), [0] * n
     rest = [(0, n, 0)]
     while rest:
         i, j, depth = rest.pop()

@@ -103,6 +103,15 @@ class LinOp(ABC):
         """
         return self.to(x).unbatch()
 
+    @property
+    def factors(self) -> list[float] | None:
+        """One number a batch entry, where the operator is no more than that; None elsewhere."""
+        return None
+
+    def terms(self, x: Tensor) -> list[Any]:
+        """``per_step`` for sums alone: they have ``accumulate`` and ``added`` and nothing else."""
+        return self.per_step(x)
+
     def unbatch(self) -> list[LinOp]:
         """One operator a batch entry."""
         if self.param.ndim == 0:
@@ -171,6 +180,19 @@ class Factor:
         return torch.addcmul(base, self.a, x)
 
 
+@dataclass(slots=True)
+class Number:
+    """A Scalar of one grid point within sums: quicker made than a tensor, slower in products."""
+
+    a: float
+
+    def accumulate(self, base: Tensor, x: Tensor) -> Tensor:
+        return base.add_(x, alpha=self.a)
+
+    def added(self, base: Tensor, x: Tensor) -> Tensor:
+        return torch.add(base, x, alpha=self.a)
+
+
 def promote(a: LinOp, b: LinOp) -> tuple[LinOp, LinOp]:
     """Both operators in the richer structure of the two."""
     return (a.lift(b), b) if a.rank < b.rank else (a, b.lift(a))
@@ -221,6 +243,13 @@ class Scalar(LinOp):
 
     def trace(self, event: Event) -> Tensor:
         return prod(event) * self.param.reshape(-1)
+
+    @property
+    def factors(self) -> list[float]:
+        return self.param.reshape(-1).tolist()
+
+    def terms(self, x: Tensor) -> list[Any]:
+        return list(map(Number, self.factors))
 
     def unbatch(self) -> list[LinOp]:
         return [Scalar(a) for a in self.param.reshape(-1).unbind()]
