@@ -10,6 +10,7 @@ from toy_lab import ENTRIES, nan_below, study
 
 import labcore
 from labcore import InvalidStudy, StoreError, lab, use
+from labcore.dry_run import estimate
 from labcore.store import open_store
 
 
@@ -134,7 +135,7 @@ def test_coupled_samplers_run_one_cell_at_a_time(tmp_path: Path) -> None:
 
 
 def test_estimate_counts_and_takes_some_time(tmp_path: Path) -> None:
-    count, seconds = lab.estimate(study())
+    count, seconds = estimate(study())
     assert count == 12
     assert 0 < seconds < 60
 

@@ -31,7 +31,8 @@ ORDER = [
     "stats",
     "plots",
     "certification fingerprints",
-    "lab gallery pages",
+    "work",
+    "lab dry_run gallery pages",
     "cli",
 ]
 LEVEL = {name: i for i, names in enumerate(ORDER) for name in names.split()}

@@ -130,8 +130,9 @@ def test_outcomes_without_a_score_or_a_law_are_refused() -> None:
 
 
 def test_in_a_study_they_judge_the_cells_score_and_have_no_floor(tmp_path: Any) -> None:
-    from labcore.lab import pending, run_study
+    from labcore.lab import run_study
     from labcore.store import open_store
+    from labcore.work import pending
 
     study = labcore.Study(
         name="judged",

@@ -6,7 +6,8 @@ import pytest
 
 from labcore import Study, use
 from labcore.cli.figures import of_study
-from labcore.lab import run_study, scores_folder
+from labcore.lab import run_study
+from labcore.work import scores_folder
 
 
 def test_sheets_use_the_score_beside_the_store(

@@ -56,14 +56,14 @@ def plot_command(
 
 def of_study(study: Study, where: str, folder: Path, filters: tuple[str, ...]) -> Iterator[Path]:
     """Every figure of a study that has just run, sample sheets included."""
-    from labcore import gallery, lab, plots
+    from labcore import gallery, plots, work
     from labcore.cli.results import read
     from labcore.parts import Parts
 
     frame = read(where, study.name)
     yield from gallery.draw(frame, folder)
     registry = study.registry()
-    cells = lab.keep(study.cells(registry), filters)
-    parts = Parts(registry, lab.scores_folder(study, where))
+    cells = work.keep(study.cells(registry), filters)
+    parts = Parts(registry, work.scores_folder(study, where))
     for stem, figure in gallery.sheets(cells, parts, frame):
         yield from plots.save(figure, folder / stem, FORMATS[:2])

@@ -97,13 +97,15 @@ def run(
     from labcore.cli import printable
 
     if dry_run:
+        from labcore.dry_run import estimate, unmade
+
         where = store or str(Path("out", f"{study.name}.sqlite"))
-        count, seconds = lab.estimate(study, workers, filters, where)
+        count, seconds = estimate(study, workers, filters, where)
         click.echo(f"{study.name}: {count:,} cells, about {duration(seconds)}")
-        unmade = lab.unmade(study, where, filters)
-        if unmade:
+        missing = unmade(study, where, filters)
+        if missing:
             click.echo("not counting the cells of scores that are to be made first:")
-        for reason in unmade:
+        for reason in missing:
             click.echo(f"  {printable(reason)}")
         return 0
     where = store or str(default_store(study.name))
