@@ -8,11 +8,12 @@ Put Tweedie's x0 = Phi(t,0)^-1 (x_t + Sigma(t) g) in its place and the terms in 
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 import labcore
-from labcore import Noise, Process, Score
-from labcore_samplers.affine import affine_steps
+from labcore import LinOp, Noise, Process, Scalar, Score
+from labcore_samplers.kicked import kicked_steps
 
 
 @labcore.sampler(
@@ -32,6 +33,16 @@ def ancestral(
     """
     t, s = ts[:-1], ts[1:]
     Phi, Q = process.transition(t, s)
-    _, C = process.posterior(s, t)
+    L, G = posterior_roots(process, s, Phi, Q)
     back = Phi.inv
-    return affine_steps(score, x, ts, noise, back, back @ Q, C.chol)
+    return kicked_steps(score, x, ts, noise, back, back @ Q, L @ G.chol)
+
+
+def posterior_roots(process: Process, s: Tensor, Phi: LinOp, Q: LinOp) -> tuple[LinOp, LinOp]:
+    """L and G with Sigma(s) = L L^T and C = L G L^T: G = (1 + M^T Q^-1 M)^-1, M = Phi L.
+
+    Phi and Q are those of the transition from s.
+    """
+    L = process.Sigma(s).chol
+    M = Phi @ L
+    return L, (Scalar(torch.ones_like(s)) + M.T @ Q.inv @ M).inv

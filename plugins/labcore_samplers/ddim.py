@@ -17,7 +17,9 @@ from torch import Tensor
 import labcore
 from labcore import LinOp, Noise, Process, Scalar, Score
 from labcore_samplers.affine import affine_steps
+from labcore_samplers.ancestral import posterior_roots
 from labcore_samplers.exponential_flow import frozen_flow
+from labcore_samplers.kicked import kicked_steps
 
 
 @labcore.sampler(
@@ -31,16 +33,18 @@ def ddim(
 ) -> Iterator[Tensor]:
     """DDIM: deterministic at eta=0, DDPM's ancestral step at eta=1 (scalar and diagonal)."""
     t, s = ts[:-1], ts[1:]
-    back = process.Phi(t, s).inv
-    M, R = frozen_flow(process, ts)(s, t), None
-    if eta:
-        C = process.posterior(s, t)[1]
-        M, R = leave_room(process.Sigma(s).chol, eta**2 * C) @ M, eta * C.chol
-    return affine_steps(score, x, ts, noise, back, (back - M) @ process.Sigma(t), R)
+    Phi = process.Phi(t, s)
+    back, M = Phi.inv, frozen_flow(process, ts)(s, t)
+    if not eta:
+        return affine_steps(score, x, ts, noise, back, (back - M) @ process.Sigma(t))
+    L, G = posterior_roots(process, s, Phi, process.Q(t, s))
+    M = leave_room(L, eta**2 * G) @ M
+    return kicked_steps(
+        score, x, ts, noise, back, (back - M) @ process.Sigma(t), eta * (L @ G.chol)
+    )
 
 
-def leave_room(L: LinOp, C: LinOp) -> LinOp:
-    """S = L sqrt(I - L^-1 C L^-T) L^-1, which takes L L^T to S L L^T S^T = L L^T - C."""
-    white = L.inv @ C @ L.inv.T
+def leave_room(L: LinOp, white: LinOp) -> LinOp:
+    """S = L sqrt(I - W) L^-1, which takes L L^T to S L L^T S^T = L L^T - L W L^T."""
     one = Scalar(white.param.new_ones(len(white.param)))
     return L @ (one - 0.5 * (white + white.T)).sqrt @ L.inv

@@ -25,6 +25,7 @@ from torch import Tensor
 import labcore
 from labcore import Entry, LinOp, Noise, Process, Scalar, Score
 from labcore_samplers.affine import affine_steps
+from labcore_samplers.kicked import kicked_steps
 from labcore_samplers.rates import Rate, RateOf, rate_of
 from labcore_samplers.runge_kutta import combine
 from labcore_samplers.slopes import slopes
@@ -39,8 +40,9 @@ def euler_steps(
     t, h, lam = ts[:-1], ts.diff(), rate(ts[:-1])
     P = Scalar(torch.ones_like(h)) + process.A(t) * h
     Q = process.GG(t) * (-(1 + lam**2) / 2 * h)
-    R = process.G(t) * (lam * (-h).sqrt()) if bool(lam.any()) else None
-    return affine_steps(score, x, ts, noise, P, Q, R)
+    if not bool(lam.any()):
+        return affine_steps(score, x, ts, noise, P, Q)
+    return kicked_steps(score, x, ts, noise, P, Q, process.G(t) * (lam * (-h).sqrt()))
 
 
 def heun_steps(

@@ -1,0 +1,31 @@
+"""The loop of every sampler that adds noise once a step: x_s = P x_t + Q s(x_t,t) + R z."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from torch import Tensor
+
+from labcore import LinOp, Noise, Score
+
+
+def kicked_steps(
+    score: Score, x: Tensor, ts: Tensor, noise: Noise, P: LinOp, Q: LinOp, R: LinOp
+) -> Iterator[Tensor]:
+    """x (B, *event) at ts[1:]; P, Q and R carry one operator a step.
+
+    Every state yielded is a new tensor, which the caller may keep: it is the step's own noise.
+    """
+    kick = kicks(noise, ts, R, x)
+    for t, p, q in zip(ts.unbind()[:-1], P.terms(x), Q.terms(x), strict=True):
+        g = score(x, t)
+        x = q.accumulate(p.accumulate(next(kick), x), g)
+        yield x
+
+
+def kicks(noise: Noise, ts: Tensor, R: LinOp, x: Tensor) -> Iterator[Tensor]:
+    """R z for every step, as new tensors, to be written to; numbers are drawn with the noise."""
+    factors = R.factors
+    if factors is not None:
+        return noise.scaled(ts, factors)
+    steps = zip(pairwise(ts.tolist()), R.per_step(x), strict=True)
+    return (r @ noise(t, s) for (t, s), r in steps)
