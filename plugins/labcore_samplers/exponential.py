@@ -27,8 +27,10 @@ from itertools import pairwise
 from torch import Tensor
 
 from labcore import Noise, Process, Score
+from labcore_samplers.affine import affine_steps
 from labcore_samplers.exponential_flow import frozen_flow
 from labcore_samplers.exponential_plan import Line, Method, Move, Plan, Stage, Step
+from labcore_samplers.kicked import kicked_steps, kicks
 
 HALF, THIRD, QUARTER = Fraction(1, 2), Fraction(1, 3), Fraction(1, 4)
 
@@ -62,11 +64,23 @@ def integrate(
     eta: float = 0.0,
 ) -> Iterator[Tensor]:
     """x (B, *event) at ts[1:]; at eta > 0 with one Brownian path for all stages of a step."""
-    steps, fixes = Plan(process, frozen_flow(process, ts, eta), ts, x, method, eta).build()
+    plan = Plan(process, frozen_flow(process, ts, eta), ts, x, method, eta)
+    if plan.kicked and plan.once:
+        return kicked_steps(score, x, ts, noise, *plan.affine(), plan.whole())
+    if plan.kicked:
+        return _kicked(plan, score, kicks(noise, ts, plan.whole(), x))
+    if plan.once:
+        return affine_steps(score, x, ts, noise, *plan.affine())
+    return _staged(plan, score, noise)
+
+
+def _staged(plan: Plan, score: Score, noise: Noise) -> Iterator[Tensor]:
+    """Steps of any numbers of stages, with corrections, and with areas if there is noise."""
+    steps, fixes = plan.build()
     past: deque[Tensor] = deque(maxlen=depth(steps, fixes))
-    before = x
-    for (t, s), moves, fix in zip(pairwise(ts.tolist()), steps, fixes, strict=True):
-        draws = _draws(noise, t, s, len(moves[0].roots))
+    x = before = plan.x
+    for (t, s), moves, fix in zip(pairwise(plan.ts.tolist()), steps, fixes, strict=True):
+        draws = noise.levy(t, s) if moves[0].roots else ()
         y = x
         for move in moves:
             past.appendleft(_value(move, score, y))
@@ -76,6 +90,19 @@ def integrate(
             for root, z in zip(move.roots, draws, strict=False):
                 y = root.accumulate(y, z)
         before, x = x, y
+        yield x
+
+
+def _kicked(plan: Plan, score: Score, kick: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Steps of one stage, each built in its own noise."""
+    steps, _ = plan.build()
+    past: deque[Tensor] = deque(maxlen=depth(steps, []))
+    x = plan.x
+    for (move,) in steps:
+        past.appendleft(_value(move, score, x))
+        x = move.line.keep.accumulate(next(kick), x)
+        for back, weight in move.line.terms:
+            x = weight.accumulate(x, past[back])
         yield x
 
 
@@ -99,9 +126,3 @@ def _reach(line: Line, x: Tensor, past: deque[Tensor]) -> Tensor:
     for back, weight in line.terms:
         y = weight.accumulate(y, past[back])
     return y
-
-
-def _draws(noise: Noise, t: float, s: float, parts: int) -> tuple[Tensor, ...]:
-    if parts == 2:
-        return noise.levy(t, s)
-    return (noise(t, s),) if parts else ()

@@ -37,6 +37,7 @@ class Stage:
 
 
 Step = tuple[Stage, ...]
+HELD = Stage(1, (0,))
 
 
 @dataclass(frozen=True)
@@ -233,9 +234,8 @@ class Plan:
         )
         if method.form == "data":
             W = [w @ of for w, of in zip(W, self.back(nodes), strict=True)]
-        if self.direct:
-            carry, W = carry + W[0], [W[0] @ self.process.Sigma(t)]
-        keeps, weighs = carry.per_step(self.x), [w.per_step(self.x) for w in W]
+        keeps = carry.terms(self.x) if self.kicked else carry.per_step(self.x)
+        weighs = [w.terms(self.x) for w in W]
         ends = list(accumulate(sizes, initial=0))
         for p, (i, j) in zip(pieces, pairwise(ends), strict=True):
             terms = (zip(b, w[i:j], strict=True) for b, w in zip(p.back, weighs, strict=False))
@@ -250,31 +250,46 @@ class Plan:
     def outputs(self) -> list[Any]:
         """Sigma(t), which makes x + Sigma g = Phi(t,0) x0; None where the score itself is used."""
         t = self.points
-        if self.method.form == "noise" or self.direct:
+        if self.method.form == "noise":
             return [None] * len(t)
-        return self.process.Sigma(t).per_step(self.x)
+        return self.process.Sigma(t).terms(self.x)
+
+    @property
+    def once(self) -> bool:
+        """Whether a value is used once, where it is made: steps are then of x and the score."""
+        return not self.method.corrections and all(step == (HELD,) for step in self.method.steps)
+
+    def affine(self) -> tuple[LinOp, LinOp]:
+        """Factors of x_t and of the score at t, where values are used once."""
+        of, t, form = self.process, self.ts[:-1], self.method.form
+        carry, (W,) = stage(of, self.Psi, t, self.ts[1:], [t], form=form, eta=self.eta)
+        if form == "noise":
+            return carry, W
+        W = W @ of.Phi(t, torch.zeros_like(t)).inv
+        return carry + W, W @ of.Sigma(t)
 
     @cached_property
-    def direct(self) -> bool:
-        """Whether x0 is used once, where it is made: lines are then of x and the score."""
-        once = all(stage.nodes == (0,) for step in self.method.steps for stage in step)
-        single = all(len(step) == 1 for step in self.method.steps)
-        return self.method.form == "data" and once and single and not self.method.corrections
+    def kicked(self) -> bool:
+        """Whether each step adds noise once, when it is done."""
+        return bool(self.eta) and all(len(step) == 1 for step in self.method.steps)
+
+    def whole(self) -> LinOp:
+        """R: over a step the path adds N(0, R R^T)."""
+        return spread(self.process, self.Psi, self.ts[:-1], self.ts[1:], self.eta).chol
 
     def roots(self) -> Iterator[list[tuple[Any, ...]]]:
-        """Factors of (z) or, for two stages, of (z, k), increment and area of the path.
+        """Factors of (z, k), increment and area of the path, where a step has two stages.
 
         Over the step the path adds N(0, C), C = R R^T, taken as R z. Up to the stage at m it adds
         y with covariance C_m and Cov(y, R z) = C_m P^T, P = Psi(s,m): given z, its mean is
         C_m P^T R^-T z and its covariance (C_m^-1 + P^T C_sm^-1 P)^-1, for which k stands. At 3/4
         of a short step this is the stage of SRA1 (Roessler 2010).
         """
-        if not self.eta:
+        if not self.eta or self.kicked:
             yield from ([()] * (b.j - b.i) for b in self.blocks for _ in b.step)
             return
-        t, s = self.ts[:-1], self.ts[1:]
-        R = spread(self.process, self.Psi, t, s, self.eta).chol
-        whole = [(r,) for r in R.per_step(self.x)]
+        t, s, R = self.ts[:-1], self.ts[1:], self.whole()
+        whole = [(r,) for r in R.terms(self.x)]
         for k, b in enumerate(self.blocks):
             if len(b.step) == 2:
                 at = torch.arange(b.i, b.j)
@@ -289,7 +304,7 @@ class Plan:
         mean = C @ carry.T @ R.inv.T
         rest = (C.inv + carry.T @ spread(process, Psi, m, s, eta).inv @ carry).inv
         root = (0.5 * (rest + rest.T)).chol
-        return list(zip(mean.per_step(self.x), root.per_step(self.x), strict=True))
+        return list(zip(mean.terms(self.x), root.terms(self.x), strict=True))
 
 
 def pick(op: LinOp, at: Tensor) -> LinOp:
