@@ -17,7 +17,7 @@ class Flow:
     A solver probes a first step and rounds its stage times: a time outside [t_eps, T], where there
     is no score, is moved to the nearer end. The coefficients at the ``stages`` u + c h of every
     step of the grid are computed at once, others when they are asked for.
-    Raises SamplerError after ``max_nfe`` evaluations.
+    ``asked`` is the time last asked for. Raises SamplerError after ``max_nfe`` evaluations.
     """
 
     def __init__(
@@ -31,15 +31,17 @@ class Flow:
     ) -> None:
         self._process, self._score, self._like = process, score, x
         self._range = ts[-1], ts[0]
-        self._most, self.nfe = max_nfe, 0
+        self._most, self.nfe, self.asked = max_nfe, 0, math.nan
         us, h = -ts, ts[:-1] - ts[1:]
-        self._table = self._at(torch.cat([us[:-1] + c * h for c in stages])) if stages else {}
+        within = [us[:-1] + c * h for c in stages or () if 0 < c < 1]
+        ends = us if 1 in (stages or ()) else us[:-1]
+        self._table = self._at(torch.cat([ends, *within])) if stages else {}
 
     def _at(self, us: Tensor) -> dict[float, Coefficients]:
         t = torch.clamp(-us.double(), *self._range)
         linear = (-self._process.A(t)).per_step(self._like)
         pull = (0.5 * self._process.GG(t)).per_step(self._like)
-        return dict(zip(us.tolist(), zip(t, linear, pull, strict=True), strict=True))
+        return dict(zip(us.tolist(), zip(t.unbind(), linear, pull, strict=True), strict=True))
 
     def __call__(self, u: Tensor, x: Tensor, *, perturb: object = None) -> Tensor:
         now = float(u)
@@ -54,8 +56,10 @@ class Flow:
                 "rtol and atol, or use fixed steps"
             )
         self.nfe += 1
+        self.asked = -now
         t, linear, pull = self._table.get(now) or self._at(u.reshape(1))[now]
-        field: Tensor = pull.accumulate(linear @ x, self._score(x, t))
+        g = self._score(x, t)
+        field: Tensor = pull.accumulate(linear @ x, g)
         return field
 
     def callback_step(self, u: Tensor, x: Tensor, h: Tensor) -> None:
