@@ -6,6 +6,8 @@ samplers integrate: u = -t, from -T up to -t_eps. Over the step from t down to s
     noise(t, s)         z = (B_{-s} - B_{-t}) / sqrt(h)
     noise.levy(t, s)    z, and the normalised space-time area k with
                         int_{-t}^{-s} (B_r - B_{-t}) dr = h^{3/2} (z/2 + k/sqrt(12))
+    noise.white(t, s)   the next of a sequence of normals that are no path's, for moves of a chain
+                        at one time: a longer chain begins with the draws of a shorter one
 
 z and k are independent N(0, I) of shape (B, *event). B = len(seeds) n, the n rows of the first
 seed first; the rows of a seed are bit-equal to those of a run with that seed alone. Times are
@@ -28,7 +30,7 @@ from itertools import pairwise
 from math import ceil, isfinite, log2, prod
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from labcore.bridge import Normals, increments, join, path, split
 from labcore.errors import InvalidGrid, LabError, SamplerError
@@ -48,6 +50,10 @@ class Noise(ABC):
         """Normalised increment and space-time area of B over the step from t down to s."""
         z, k = self.draw(float(t), float(s), stream, 2)
         return z, k
+
+    def white(self, t: Time, s: Time, stream: str = "") -> Tensor:
+        """N(0, I) for a move at one time, another one at every call, (B, *event)."""
+        return self.draw(float(t), float(s), stream, 1)[0]
 
     def scaled(self, ts: Tensor, factors: Sequence[float]) -> Iterator[Tensor]:
         """factors[i] noise(ts[i], ts[i + 1]) for every step, as new tensors, to be written to."""
@@ -106,6 +112,7 @@ class Grid(Noise):
         self._times, self._source = times, source
         self._index = {t: i for i, t in enumerate(times)}
         self._streams: dict[str, Reading] = {}
+        self._white: dict[str, list[Generator]] = {}
 
     def draw(self, t: float, s: float, stream: str, parts: int) -> Normals:
         i = self._index.get(t, -2)
@@ -127,11 +134,17 @@ class Grid(Noise):
             )
         return reading.up_to(i)
 
+    def white(self, t: Time, s: Time, stream: str = "") -> Tensor:
+        generators = self._white.get(stream)
+        if generators is None:
+            generators = self._white[stream] = self._source.generators("white", stream)
+        return self._source.cast(self._source.normal(generators))
+
     def scaled(self, ts: Tensor, factors: Sequence[float]) -> Iterator[Tensor]:
         times, source = ts.tolist(), self._source
         if times != self._times or min(factors) <= 0:
             return super().scaled(ts, factors)
-        return source.cast(increments(times, drawn(source, ""), factors))
+        return source.cast_all(increments(times, drawn(source, ""), factors))
 
     def tree(self, resolution: float) -> "Tree":
         return Tree(self._times[0], self._times[-1], resolution, self._source)
@@ -148,7 +161,7 @@ class Reading:
             self._rest = map(source.out, path(times, with_areas(source, stream)))
         else:
             plain = increments(times, drawn(source, stream), [1.0] * (len(times) - 1))
-            self._rest = zip(source.cast(plain))
+            self._rest = zip(source.cast_all(plain))
 
     def up_to(self, i: int) -> Normals:
         while self.at < i:

@@ -45,11 +45,14 @@ class Source:
                 rows.normal_(0.0, size, generator=g)
         return z if self._single else z.to(self._working).mul_(std)
 
-    def cast(self, xs: Iterator[Tensor]) -> Iterator[Tensor]:
-        return xs if self.dtype is self._working else (x.to(self.dtype) for x in xs)
+    def cast(self, x: Tensor) -> Tensor:
+        return x if self.dtype is self._working else x.to(self.dtype)
+
+    def cast_all(self, xs: Iterator[Tensor]) -> Iterator[Tensor]:
+        return xs if self.dtype is self._working else map(self.cast, xs)
 
     def out(self, node: Normals) -> Normals:
-        return tuple(self.cast(iter(node)))
+        return tuple(map(self.cast, node))
 
 
 def drawn(source: Source, stream: str) -> Callable[[int, float], Tensor]:

@@ -134,6 +134,18 @@ def test_streams_are_independent_and_do_not_disturb_each_other() -> None:
     assert abs(float(x @ initial([5], rows, (), name="other") / rows)) < 0.02
 
 
+def test_white_draws_are_no_path_s_and_begin_alike_on_every_grid() -> None:
+    long, short, rows = uneven(6), uneven(3), 100_000
+    noise = brownian(long, (), (5,), rows)
+    path = [noise(t, s) for t, s in pairwise(long)]
+    white = [noise.white(t, s) for t, s in pairwise(long)]
+    z = torch.stack([*path, *white, noise.white(long[0], long[1], "other")])
+    assert (z @ z.T / rows - torch.eye(len(z))).abs().max() < 0.02  # sd 0.0032 and 0.0045
+    other = brownian(short, (), (4, 5), rows)
+    for z, (t, s) in zip(white, pairwise(short), strict=False):
+        assert torch.equal(other.white(t, s)[rows:], z)
+
+
 def test_seeds_give_unrelated_paths() -> None:
     ts, rows = uneven(4), 100_000
     a, b = (increments(ts, seeds=[k], n=rows, event=()) for k in (1, 2))

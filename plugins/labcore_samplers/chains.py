@@ -63,8 +63,8 @@ def stay(
 ) -> Chain:
     """One chain, ``inner`` moves for each step of the grid."""
     means = Means()
-    moves = kernel(score, x, draws(noise, pairwise(ts), inner))
-    for _ in ts[1:]:
+    moves = kernel(score, x, draws(noise, pairwise(ts.tolist()), inner))
+    for _ in range(len(ts) - 1):
         x = means.last(x, islice(moves, inner))
         yield x
     return means.told()
@@ -81,7 +81,7 @@ def descend(
 ) -> Chain:
     """A chain of ``inner`` moves at each of ts[1:], from where x arrives there."""
     means = Means()
-    for step, arrive, kernel in zip(pairwise(ts), arrivals, kernels, strict=True):
+    for step, arrive, kernel in zip(pairwise(ts.tolist()), arrivals, kernels, strict=True):
         x = arrive(x)
         x = means.last(x, kernel(score, x, draws(noise, [step], inner)))
         yield x
@@ -93,12 +93,12 @@ def carried(process: Process, ts: Tensor, x: Tensor) -> list[Arrive]:
     return [partial(matmul, Phi) for Phi in process.Phi(ts[1:], ts[:-1]).per_step(x)]
 
 
-def draws(noise: Noise, steps: Iterable[tuple[Tensor, Tensor]], inner: int) -> Iterator[Draw]:
+def draws(noise: Noise, steps: Iterable[tuple[float, float]], inner: int) -> Iterator[Draw]:
     """``inner`` moves for each step (t, s); a stream's i-th move there is named 'stream i'."""
     for t, s in steps:
         for i in range(inner):
             yield partial(_draw, noise, t, s, i)
 
 
-def _draw(noise: Noise, t: Tensor, s: Tensor, i: int, stream: str) -> Tensor:
-    return noise(t, s, stream=f"{stream} {i}")
+def _draw(noise: Noise, t: float, s: float, i: int, stream: str) -> Tensor:
+    return noise.white(t, s, f"{stream} {i}")

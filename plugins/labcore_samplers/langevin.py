@@ -50,7 +50,7 @@ def unadjusted(
 ) -> list[Kernel]:
     """The kernel above at each of the times us."""
     P = preconditioner(process, us, data_std)
-    parts = (step * P).per_step(x), ((2 * step) ** 0.5 * P.chol).per_step(x)
+    parts = (step * P).terms(x), ((2 * step) ** 0.5 * P.chol).terms(x)
     return [partial(_unadjusted, *each) for each in zip(us, *parts, strict=True)]
 
 
@@ -58,7 +58,8 @@ def _unadjusted(
     u: Tensor, pull: Any, kick: Any, score: CountedScore, x: Tensor, draws: Iterable[Draw]
 ) -> Iterator[tuple[Tensor, Told]]:
     for draw in draws:
-        x = x + pull @ score(x, u) + kick @ draw("langevin")
+        g = score(x, u)
+        x = kick.accumulate(pull.added(x, g), draw("langevin"))
         yield x, {}
 
 
