@@ -31,11 +31,16 @@ def ancestral(
     Of strong order 1, as Euler-Maruyama is. On narrow modes a few paths that end in another one
     decide the root mean square below some 4096 steps, and a slope there says little.
     """
+    return kicked_steps(score, x, ts, noise, *factors(process, ts))
+
+
+def factors(process: Process, ts: Tensor) -> tuple[LinOp, LinOp, LinOp]:
+    """What multiplies x_t, the score and z."""
     t, s = ts[:-1], ts[1:]
     Phi, Q = process.transition(t, s)
     L, G = posterior_roots(process, s, Phi, Q)
     back = Phi.inv
-    return kicked_steps(score, x, ts, noise, back, back @ Q, L @ G.chol)
+    return back, back @ Q, L @ G.chol
 
 
 def posterior_roots(process: Process, s: Tensor, Phi: LinOp, Q: LinOp) -> tuple[LinOp, LinOp]:

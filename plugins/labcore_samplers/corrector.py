@@ -13,51 +13,76 @@ alone is near p_s in many dimensions, where norms hardly vary, and far from it i
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 import labcore
 from labcore import CountedScore, Entry, Noise, Process
 from labcore_samplers.ancestral import ancestral
+from labcore_samplers.ancestral import factors as of_ancestral
 from labcore_samplers.chains import Arrive, Chain, Count, Draw, Kernel, Size, Told, descend
 from labcore_samplers.ddim import ddim
+from labcore_samplers.ddim import factors as of_ddim
 from labcore_samplers.euler import euler, euler_maruyama
 from labcore_samplers.heun import heun
 from labcore_samplers.hmc import shots
+from labcore_samplers.kicked import Factors, kicks
 from labcore_samplers.metropolis import drifts, metropolised, with_score
+from labcore_samplers.rates import rate_of
+from labcore_samplers.sde import euler_factors
 
-Step = Callable[[Tensor, Tensor, float], Tensor | float]
-"""(z, L^T g, r) -> e, a number or one a row (B, 1, ..)."""
+Step = Callable[[Tensor, Tensor, float], Tensor]
+"""(z, L^T g, r) -> e, () or (B, *event)."""
 
+FEW = 8
 Name = Literal["ancestral", "ddim", "euler", "euler_maruyama", "heun"]
 
 
 def snr(z: Tensor, pull: Tensor, r: float) -> Tensor:
     """e = 2 (r |z| / |L^T g|)^2 of each row; no step where the score vanishes."""
-    axes = tuple(range(1, z.ndim))
-    z2, g2 = (v.square().sum(axes, keepdim=True) for v in (z, pull))
-    return torch.where(g2 > 0, 2 * r**2 * z2 / g2, torch.zeros_like(g2))
+    z2, g2 = (row_sums(v.square()) for v in (z, pull))
+    e = (z2 / g2).mul_(2 * r**2).nan_to_num_(0.0, 0.0, 0.0)
+    return e.reshape(-1, *[1] * (z.ndim - 1)).expand_as(z).contiguous()
 
 
-def fixed(z: Tensor, pull: Tensor, r: float) -> float:
+def fixed(z: Tensor, pull: Tensor, r: float) -> Tensor:
     """e = 2 r^2."""
-    return 2 * r**2
+    return z.new_tensor(2 * r**2)
+
+
+def row_sums(v: Tensor) -> Tensor:
+    """Sums over the event, (B,): a reduction over a few numbers costs several additions."""
+    flat = v.flatten(1)
+    return reduce(add, flat.unbind(1)) if flat.shape[1] <= FEW else flat.sum(1)
 
 
 PREDICTORS: Mapping[str, Entry] = {
     e.name: e for e in (ancestral, ddim, euler, euler_maruyama, heun)
 }
+AFFINE: Mapping[str, Callable[[Process, Tensor], Factors]] = {
+    "ancestral": of_ancestral,
+    "ddim": of_ddim,
+    "euler": partial(euler_factors, rate=rate_of(0.0)),
+    "euler_maruyama": partial(euler_factors, rate=rate_of(1.0)),
+}
+"""Those that are one affine step, whose factors for the whole grid are worked out at once."""
 STEPS: Mapping[str, Step] = {"snr": snr, "fixed": fixed}
 
 
 def predicted(
-    name: str, process: Process, score: CountedScore, ts: Tensor, noise: Noise
+    name: str, process: Process, score: CountedScore, x: Tensor, ts: Tensor, noise: Noise
 ) -> list[Arrive]:
     """x by a step of the predictor over each step of the grid."""
+    if name in AFFINE:
+        P, Q, R = AFFINE[name](process, ts)
+        kick = None if R is None else kicks(noise, ts, R, x)
+        keep = P.terms(x) if kick else P.per_step(x)
+        steps = zip(ts.unbind()[:-1], keep, Q.terms(x), strict=True)
+        return [partial(_affine, score, kick, *step) for step in steps]
     predict = PREDICTORS[name]
 
     def step(two: Tensor, x: Tensor) -> Tensor:
@@ -67,10 +92,19 @@ def predicted(
     return [partial(step, two) for two in ts.unfold(0, 2, 1)]
 
 
+def _affine(
+    score: CountedScore, kick: Iterator[Tensor] | None, t: Tensor, keep: Any, pull: Any, x: Tensor
+) -> Tensor:
+    g = score(x, t)
+    y = keep.accumulate(next(kick), x) if kick else keep @ x
+    out: Tensor = pull.accumulate(y, g)
+    return out
+
+
 def sized(size: Step, r: float, process: Process, us: Tensor, x: Tensor) -> list[Kernel]:
     """Langevin steps whose size is worked out at each, at each of the times us."""
     L = process.Sigma(us).chol
-    parts = zip(us, L.per_step(x), L.T.per_step(x), strict=True)
+    parts = zip(us, L.terms(x), L.T.per_step(x), strict=True)
     return [partial(_sized, size, r, *each) for each in parts]
 
 
@@ -85,10 +119,10 @@ def _sized(
     draws: Iterable[Draw],
 ) -> Iterator[tuple[Tensor, Told]]:
     for draw in draws:
-        z = draw("corrector")
         pull = upper @ score(x, u)
+        z = draw("corrector")
         e = size(z, pull, r)
-        x = x + lower @ (e * pull + (2 * e) ** 0.5 * z)
+        x = lower.added(x, pull.mul_(e).addcmul_((2 * e).sqrt_(), z))
         yield x, {}
 
 
@@ -121,7 +155,7 @@ def predictor_corrector(
     steps, so there is no order; ancestral and ddim are those of this plugin with their defaults.
     """
     kernels = sized(STEPS[corrector], r, process, ts[1:], x)
-    arrivals = predicted(predictor, process, score, ts, noise)
+    arrivals = predicted(predictor, process, score, x, ts, noise)
     return descend(arrivals, kernels, score, x, ts, noise, inner)
 
 
@@ -163,5 +197,5 @@ def predictor_metropolis(
     else:
         proposals = shots(process, us, x, 2 * r, leapfrog, 0.0)
     kernels = metropolised(us, with_score, proposals)
-    arrivals = predicted(predictor, process, score, ts, noise)
+    arrivals = predicted(predictor, process, score, x, ts, noise)
     return descend(arrivals, kernels, score, x, ts, noise, inner)

@@ -19,7 +19,7 @@ from labcore import LinOp, Noise, Process, Scalar, Score
 from labcore_samplers.affine import affine_steps
 from labcore_samplers.ancestral import posterior_roots
 from labcore_samplers.exponential_flow import frozen_flow
-from labcore_samplers.kicked import kicked_steps
+from labcore_samplers.kicked import Factors, kicked_steps
 
 
 @labcore.sampler(
@@ -32,16 +32,21 @@ def ddim(
     process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise, *, eta: float = 0.0
 ) -> Iterator[Tensor]:
     """DDIM: deterministic at eta=0, DDPM's ancestral step at eta=1 (scalar and diagonal)."""
-    t, s = ts[:-1], ts[1:]
+    P, Q, R = factors(process, ts, eta)
+    if R is None:
+        return affine_steps(score, x, ts, noise, P, Q)
+    return kicked_steps(score, x, ts, noise, P, Q, R)
+
+
+def factors(process: Process, ts: Tensor, eta: float = 0.0) -> Factors:
+    """What multiplies x_t, the score and, for eta > 0, z."""
+    t, s, R = ts[:-1], ts[1:], None
     Phi = process.Phi(t, s)
     back, M = Phi.inv, frozen_flow(process, ts)(s, t)
-    if not eta:
-        return affine_steps(score, x, ts, noise, back, (back - M) @ process.Sigma(t))
-    L, G = posterior_roots(process, s, Phi, process.Q(t, s))
-    M = leave_room(L, eta**2 * G) @ M
-    return kicked_steps(
-        score, x, ts, noise, back, (back - M) @ process.Sigma(t), eta * (L @ G.chol)
-    )
+    if eta:
+        L, G = posterior_roots(process, s, Phi, process.Q(t, s))
+        M, R = leave_room(L, eta**2 * G) @ M, eta * (L @ G.chol)
+    return back, (back - M) @ process.Sigma(t), R
 
 
 def leave_room(L: LinOp, white: LinOp) -> LinOp:

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from labcore import LinOp, Noise, Score
 
+Factors = tuple[LinOp, LinOp, LinOp | None]
+"""P, Q and R of every step of a grid; no R where no noise is added."""
+
 
 def kicked_steps(
     score: Score, x: Tensor, ts: Tensor, noise: Noise, P: LinOp, Q: LinOp, R: LinOp

@@ -25,7 +25,7 @@ from torch import Tensor
 import labcore
 from labcore import Entry, LinOp, Noise, Process, Scalar, Score
 from labcore_samplers.affine import affine_steps
-from labcore_samplers.kicked import kicked_steps
+from labcore_samplers.kicked import Factors, kicked_steps
 from labcore_samplers.rates import Rate, RateOf, rate_of
 from labcore_samplers.runge_kutta import combine
 from labcore_samplers.slopes import slopes
@@ -37,12 +37,18 @@ def euler_steps(
     process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise, rate: RateOf
 ) -> Iterator[Tensor]:
     """Euler-Maruyama."""
+    P, Q, R = euler_factors(process, ts, rate)
+    if R is None:
+        return affine_steps(score, x, ts, noise, P, Q)
+    return kicked_steps(score, x, ts, noise, P, Q, R)
+
+
+def euler_factors(process: Process, ts: Tensor, rate: RateOf) -> Factors:
+    """What multiplies x_t, the score and, unless the rate is zero throughout, z."""
     t, h, lam = ts[:-1], ts.diff(), rate(ts[:-1])
     P = Scalar(torch.ones_like(h)) + process.A(t) * h
     Q = process.GG(t) * (-(1 + lam**2) / 2 * h)
-    if not bool(lam.any()):
-        return affine_steps(score, x, ts, noise, P, Q)
-    return kicked_steps(score, x, ts, noise, P, Q, process.G(t) * (lam * (-h).sqrt()))
+    return P, Q, process.G(t) * (lam * (-h).sqrt()) if bool(lam.any()) else None
 
 
 def heun_steps(
