@@ -16,14 +16,14 @@ def affine_steps(
     Every state yielded is a new tensor, which the caller may keep. The score comes first in a
     step: a tensor made before it would be out of the cache when it is needed.
     """
-    times, keep, pull = ts.unbind(), P.per_step(x), Q.per_step(x)
+    times, keep, pull = ts.unbind(), P.per_step(x), Q.terms(x)
     if R is None:
         for t, p, q in zip(times[:-1], keep, pull, strict=True):
             g = score(x, t)
             x = q.accumulate(p @ x, g)
             yield x
         return
-    for (t, s), p, q, r in zip(pairwise(times), keep, pull, R.per_step(x), strict=True):
+    for (t, s), p, q, r in zip(pairwise(times), keep, pull, R.terms(x), strict=True):
         g = score(x, t)
         x = q.accumulate(p @ x, g)
         x = r.accumulate(x, noise(t, s))

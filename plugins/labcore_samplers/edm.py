@@ -39,12 +39,11 @@ def level(process: Process, t: Tensor) -> Tensor:
     return (-process.log_snr(t) / 2).exp()
 
 
-def raised(process: Process, ts: Tensor, by: float) -> Tensor:
+def raised(process: Process, ts: Tensor, half: Tensor, by: float) -> Tensor:
     """The time of ``by`` times the level at each of ts[:-1], the grid's first where it is beyond.
 
-    It is sought between the two times of the grid whose levels enclose it.
+    It is sought between the two times of the grid whose levels, exp(-half), enclose it.
     """
-    half = process.log_snr(ts) / 2
     wanted = half[:-1] - math.log(by)
     i = torch.searchsorted(half, wanted, right=True).clamp(min=1)
     share = ((wanted - half[i - 1]) / (half[i] - half[i - 1])).clamp(min=0)
@@ -75,8 +74,8 @@ def steps(process: Process, t: Tensor, s: Tensor, x: Tensor) -> list[tuple[Any, 
     R_t, R_s = noise_roots(process, t, s)
     back = process.Phi(t, s).inv
     D = R_s - back @ R_t
-    parts = (back, -(D @ R_t.T), -0.5 * (D @ R_s.T))
-    return list(zip(*(op.per_step(x) for op in parts), strict=True))
+    pulls = ((-(D @ R_t.T)).terms(x), (-0.5 * (D @ R_s.T)).terms(x))
+    return list(zip(back.per_step(x), *pulls, strict=True))
 
 
 def trapezoid(step: tuple[Any, Any, Any], score: Score, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -126,12 +125,13 @@ def edm_churn(
     is felt and 1 without that. On steps that are long and short in turn there is none.
     """
     t, s = ts[:-1], ts[1:]
-    now = level(process, t)
+    half = process.log_snr(ts) / 2
+    now = torch.exp(-half[:-1])
     gamma = min(S_churn / len(t), MOST)
     within = (now >= S_tmin) & (now <= (now.max() if S_tmax is None else S_tmax))
-    up = torch.where(within, raised(process, ts, 1 + gamma), t) if gamma else t
+    up = torch.where(within, raised(process, ts, half, 1 + gamma), t) if gamma else t
     Phi, Q = process.transition(up, t)
-    rise = (up > t).tolist(), Phi.per_step(x), (S_noise * Q.chol).per_step(x)
+    rise = (up > t).tolist(), Phi.per_step(x), (S_noise * Q.chol).terms(x)
     plan, times = steps(process, up, s, x), zip(up.unbind(), pairwise(ts.unbind()), strict=True)
     for (u, (t, s)), rises, lift, spread, step in zip(times, *rise, plan, strict=True):
         if rises:
@@ -155,7 +155,7 @@ def dpm_2(process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise) -
     R_t, R_m, R_s = noise_roots(process, t, half, s)
     to_m, to_s = process.Phi(t, half).inv, process.Phi(t, s).inv
     pull_m, pull_s = (to_m @ R_t - R_m) @ R_t.T, (to_s @ R_t - R_s) @ R_m.T
-    plan = [op.per_step(x) for op in (to_m, pull_m, to_s, pull_s)]
+    plan = (to_m.per_step(x), pull_m.terms(x), to_s.per_step(x), pull_s.terms(x))
     for now, m, to, pull, on, drag in zip(t.unbind(), half.unbind(), *plan, strict=True):
         g = score(x, now)
         middle = pull.accumulate(to @ x, g)

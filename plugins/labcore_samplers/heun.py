@@ -29,9 +29,9 @@ def heun(process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise) ->
     h = s - t
     one = Scalar(torch.ones_like(h))
     P1 = (one + process.A(t) * h).per_step(x)
-    Q1 = (process.GG(t) * (-h / 2)).per_step(x)
-    P2 = (0.5 * (one + process.A(s) * h)).per_step(x)
-    Q2 = (process.GG(s) * (-h / 4)).per_step(x)
+    Q1 = (process.GG(t) * (-h / 2)).terms(x)
+    P2 = (0.5 * (one + process.A(s) * h)).terms(x)
+    Q2 = (process.GG(s) * (-h / 4)).terms(x)
     (half,) = Scalar(torch.full_like(h[:1], 0.5)).per_step(x)
     for (t, s), p1, q1, p2, q2 in zip(pairwise(ts.unbind()), P1, Q1, P2, Q2, strict=True):
         g = score(x, t)

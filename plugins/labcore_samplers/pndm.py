@@ -46,7 +46,7 @@ class Transfer:
         (R,), back = noise_roots(process, times), process.Phi(times[a], times[b]).inv
         D = (pick(R, b) - back @ pick(R, a)) * weight
         self._times, self._eps = times.unbind(), (-R.T).per_step(x)
-        moves = zip(back.per_step(x), D.per_step(x), strict=True)
+        moves = zip(back.per_step(x), D.terms(x), strict=True)
         self._moves = dict(zip(pairs, moves, strict=True))
 
     def eps(self, a: int, score: Score, x: Tensor) -> Tensor:

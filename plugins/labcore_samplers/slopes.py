@@ -26,5 +26,5 @@ class Slope:
 def slopes(process: Process, ts: Tensor, x: Tensor, rate: Tensor | float = 0.5) -> list[Slope]:
     """One slope for each of ts (n,); ``rate`` is a number or one a time."""
     A = (process.A(ts) * torch.ones_like(ts)).per_step(x)
-    pull = (process.GG(ts) * (-rate * torch.ones_like(ts))).per_step(x)
+    pull = (process.GG(ts) * (-rate * torch.ones_like(ts))).terms(x)
     return [Slope(*each) for each in zip(ts.unbind(), A, pull, strict=True)]

@@ -40,7 +40,7 @@ class Flow:
     def _at(self, us: Tensor) -> dict[float, Coefficients]:
         t = torch.clamp(-us.double(), *self._range)
         linear = (-self._process.A(t)).per_step(self._like)
-        pull = (0.5 * self._process.GG(t)).per_step(self._like)
+        pull = (0.5 * self._process.GG(t)).terms(self._like)
         return dict(zip(us.tolist(), zip(t.unbind(), linear, pull, strict=True), strict=True))
 
     def __call__(self, u: Tensor, x: Tensor, *, perturb: object = None) -> Tensor:
