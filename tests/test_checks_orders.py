@@ -172,6 +172,24 @@ def test_steps_that_follow_a_tolerance_have_no_order() -> None:
     assert made["consistency"].status == "passed"
 
 
+def test_draws_of_coupled_rows_are_not_held_to_the_flow() -> None:
+    """A correct sampler whose step is that of the batch's norms is no solver of the flow."""
+
+    @labcore.sampler(name="mine", order=None, evals=2, stochastic=True, coupled=True)
+    def mine(process, score, x, ts, noise):
+        for t, s in pairwise(ts):
+            g, z = score(x, t), noise(t, s, "corrector")
+            step = 2 * (0.1 * z.norm() / g.norm()) ** 2
+            x = x + step * g + (2 * step).sqrt() * z
+            Phi, Q = process.transition(t, s)
+            x = Phi.inv @ (x + Q @ score(x, t)) + process.posterior(s, t)[1].chol @ noise(t, s)
+            yield x
+
+    check = found(mine, "nonlinear")
+    assert check.status == "skipped"
+    assert "no exact states for its draws" in check.found
+
+
 def test_the_oracle_is_exact_in_any_number_of_steps() -> None:
     check = found(oracle, "consistency")
     assert "exact" in check.found

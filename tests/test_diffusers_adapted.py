@@ -11,7 +11,15 @@ from adapted import apart, entry, equal_log_snr, flow_error, flow_order
 
 from labcore import SamplerError
 from labcore.noise import brownian, initial
-from labcore.testing import audit, default_data, gaussian_score, uneven, vp, weak_order
+from labcore.testing import (
+    audit,
+    check_sampler,
+    default_data,
+    gaussian_score,
+    uneven,
+    vp,
+    weak_order,
+)
 
 if find_spec("diffusers") is None:
     pytest.skip("diffusers is not installed", allow_module_level=True)
@@ -199,6 +207,23 @@ def test_plms_weights_are_those_of_equal_steps() -> None:
     where the integral is over d(sigma/alpha). Of IPNDM 4 is declared."""
     for name in ("PNDMScheduler", "IPNDMScheduler"):
         assert order(name, 120, 240, grid=equal_log_snr) == pytest.approx(2, abs=0.1)
+
+
+def test_ipndm_loses_a_small_alpha_to_float32() -> None:
+    """Its alpha is sqrt(1 - sigma^2) of a sigma known to 6e-8, which data in larger units show."""
+    from diffusers import IPNDMScheduler
+
+    alpha = torch.tensor([1e-2, 1e-3, 1e-4], dtype=torch.float64)
+    scheduler = IPNDMScheduler(trained_betas=(1 - alpha**2).sqrt().tolist())
+    scheduler.set_timesteps(3)
+    lost = (scheduler.alphas.double() / alpha - 1).abs()
+    assert lost[0] < 1e-3
+    assert lost[1] > 1e-3
+    assert lost[2] > 0.1
+    exact = check_sampler(
+        entry(full("IPNDMScheduler")), checks=["scaling"], options=EXACT, on_fail="return"
+    )
+    assert exact["scaling"].figures["difference"] < 1e-12
 
 
 def test_pndm_says_how_many_steps_it_needs() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
 from numpy.polynomial.legendre import leggauss
@@ -92,6 +92,7 @@ def uneven(process: Process, n: int) -> Tensor:
     return ts
 
 
+@lru_cache(maxsize=64)
 def heart(process: Process, low: float = -3.0, high: float = 4.0) -> tuple[float, float]:
     """The times (t, s), t > s, at which log_snr is ``low`` and ``high``, within [t_eps, T].
 
