@@ -51,9 +51,14 @@ class Noise(ABC):
         z, k = self.draw(float(t), float(s), stream, 2)
         return z, k
 
-    def white(self, t: Time, s: Time, stream: str = "") -> Tensor:
-        """N(0, I) for a move at one time, another one at every call, (B, *event)."""
-        return self.draw(float(t), float(s), stream, 1)[0]
+    def white(
+        self, t: Time, s: Time, stream: str = "", *, move: int = 0, factor: float = 1.0
+    ) -> Tensor:
+        """factor N(0, I), factor >= 0, for a move at one time: a new tensor, to be written to.
+
+        The moves within a step are numbered; each is asked once.
+        """
+        return factor * self.draw(float(t), float(s), f"{stream} {move}", 1)[0]
 
     def scaled(self, ts: Tensor, factors: Sequence[float]) -> Iterator[Tensor]:
         """factors[i] noise(ts[i], ts[i + 1]) for every step, as new tensors, to be written to."""
@@ -112,7 +117,7 @@ class Grid(Noise):
         self._times, self._source = times, source
         self._index = {t: i for i, t in enumerate(times)}
         self._streams: dict[str, Reading] = {}
-        self._white: dict[str, list[Generator]] = {}
+        self._white: dict[tuple[str, int], list[Generator]] = {}
 
     def draw(self, t: float, s: float, stream: str, parts: int) -> Normals:
         i = self._index.get(t, -2)
@@ -134,11 +139,14 @@ class Grid(Noise):
             )
         return reading.up_to(i)
 
-    def white(self, t: Time, s: Time, stream: str = "") -> Tensor:
-        generators = self._white.get(stream)
+    def white(
+        self, t: Time, s: Time, stream: str = "", *, move: int = 0, factor: float = 1.0
+    ) -> Tensor:
+        generators = self._white.get((stream, move))
         if generators is None:
-            generators = self._white[stream] = self._source.generators("white", stream)
-        return self._source.cast(self._source.normal(generators))
+            generators = self._source.generators("white", stream, move)
+            self._white[stream, move] = generators
+        return self._source.cast(self._source.normal(generators, factor))
 
     def scaled(self, ts: Tensor, factors: Sequence[float]) -> Iterator[Tensor]:
         times, source = ts.tolist(), self._source

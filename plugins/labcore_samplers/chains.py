@@ -13,19 +13,19 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from functools import partial
 from itertools import islice, pairwise
 from operator import matmul
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 from torch import Tensor
 
-from labcore import CountedScore, Noise, Process
+from labcore import CountedScore, LinOp, Noise, Process
 
 Size = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
-Draw = Callable[[str], Tensor]
-"""The normals of one move, (B, *event), by the name of their stream."""
+Draw = Callable[..., Tensor]
+"""The normals of one move, (B, *event), by the name of their stream; times a ``factor``."""
 
 Told = Mapping[str, Tensor]
 """What a move says of itself: one number a row, (B,), by name."""
@@ -94,11 +94,24 @@ def carried(process: Process, ts: Tensor, x: Tensor) -> list[Arrive]:
 
 
 def draws(noise: Noise, steps: Iterable[tuple[float, float]], inner: int) -> Iterator[Draw]:
-    """``inner`` moves for each step (t, s); a stream's i-th move there is named 'stream i'."""
+    """``inner`` moves for each step (t, s), which are numbered there."""
     for t, s in steps:
         for i in range(inner):
-            yield partial(_draw, noise, t, s, i)
+            yield partial(noise.white, t, s, move=i)
 
 
-def _draw(noise: Noise, t: float, s: float, i: int, stream: str) -> Tensor:
-    return noise.white(t, s, f"{stream} {i}")
+def kicks(R: LinOp, x: Tensor) -> list[Callable[[Draw, str], Tensor]]:
+    """R z of a move at each time, from its draw and the name of its stream: a new tensor."""
+    factors = R.factors
+    if factors is not None:
+        return [partial(_scaled, factor) for factor in factors]
+    return [partial(_kicked, r) for r in R.per_step(x)]
+
+
+def _scaled(factor: float, draw: Draw, stream: str) -> Tensor:
+    return draw(stream, factor=factor)
+
+
+def _kicked(r: Any, draw: Draw, stream: str) -> Tensor:
+    out: Tensor = r @ draw(stream)
+    return out

@@ -27,6 +27,7 @@ from labcore_samplers.chains import (
     Told,
     carried,
     descend,
+    kicks,
     stay,
 )
 
@@ -50,7 +51,7 @@ def unadjusted(
 ) -> list[Kernel]:
     """The kernel above at each of the times us."""
     P = preconditioner(process, us, data_std)
-    parts = (step * P).terms(x), ((2 * step) ** 0.5 * P.chol).terms(x)
+    parts = (step * P).terms(x), kicks((2 * step) ** 0.5 * P.chol, x)
     return [partial(_unadjusted, *each) for each in zip(us, *parts, strict=True)]
 
 
@@ -59,7 +60,7 @@ def _unadjusted(
 ) -> Iterator[tuple[Tensor, Told]]:
     for draw in draws:
         g = score(x, u)
-        x = kick.accumulate(pull.added(x, g), draw("langevin"))
+        x = pull.accumulate(kick(draw, "langevin").add_(x), g)
         yield x, {}
 
 
