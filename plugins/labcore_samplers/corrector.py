@@ -36,7 +36,7 @@ from labcore_samplers.rates import rate_of
 from labcore_samplers.sde import euler_factors
 
 Step = Callable[[Tensor, Tensor, float], Tensor]
-"""(z, L^T g, r) -> e, () or (B, *event)."""
+"""(z, L^T g, r) -> sqrt(e), () or (B, *event)."""
 
 FEW = 8
 Name = Literal["ancestral", "ddim", "euler", "euler_maruyama", "heun"]
@@ -45,13 +45,13 @@ Name = Literal["ancestral", "ddim", "euler", "euler_maruyama", "heun"]
 def snr(z: Tensor, pull: Tensor, r: float) -> Tensor:
     """e = 2 (r |z| / |L^T g|)^2 of each row; no step where the score vanishes."""
     z2, g2 = (row_sums(v.square()) for v in (z, pull))
-    e = (z2 / g2).mul_(2 * r**2).nan_to_num_(0.0, 0.0, 0.0)
-    return e.reshape(-1, *[1] * (z.ndim - 1)).expand_as(z).contiguous()
+    root = z2.div_(g2).sqrt_().mul_(2**0.5 * r).nan_to_num_(0.0, 0.0, 0.0)
+    return root.reshape(-1, *[1] * (z.ndim - 1)).expand_as(z).contiguous()
 
 
 def fixed(z: Tensor, pull: Tensor, r: float) -> Tensor:
     """e = 2 r^2."""
-    return z.new_tensor(2 * r**2)
+    return z.new_tensor(2**0.5 * r)
 
 
 def row_sums(v: Tensor) -> Tensor:
@@ -121,8 +121,8 @@ def _sized(
     for draw in draws:
         pull = upper @ score(x, u)
         z = draw("corrector")
-        e = size(z, pull, r)
-        x = lower.added(x, pull.mul_(e).addcmul_((2 * e).sqrt_(), z))
+        root = size(z, pull, r)
+        x = lower.added(x, pull.mul_(root).add_(z, alpha=2**0.5).mul_(root))
         yield x, {}
 
 
