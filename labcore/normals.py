@@ -30,14 +30,15 @@ class Source:
         self._working = torch.promote_types(dtype, torch.float32)
         self._single = self._working is torch.float32
         shape = (len(self.seeds) * n, *event)
-        self._like = torch.empty(shape, dtype=torch.float32, device=self.device)
+        self.like = torch.empty(shape, dtype=torch.float32, device=self.device)
+        self.quick = self._single and len(self.seeds) == 1
 
     def generators(self, *label: object) -> list[Generator]:
         return [generator(seed, *label, device=self.device) for seed in self.seeds]
 
     def normal(self, generators: Sequence[Generator], std: float = 1.0) -> Tensor:
         """N(0, std^2), scaled as it is drawn where that rounds no more than what is done next."""
-        z, size = torch.empty_like(self._like), std if self._single else 1.0
+        z, size = torch.empty_like(self.like), std if self._single else 1.0
         if len(generators) == 1:
             z.normal_(0.0, size, generator=generators[0])
         else:
@@ -58,11 +59,14 @@ class Source:
 def drawn(source: Source, stream: str) -> Callable[[int, float], Tensor]:
     """The next normals of a depth times std, for a path without areas."""
     known: dict[int, list[Generator]] = {}
+    quick, like, empty_like = source.quick, source.like, torch.empty_like
 
     def fresh(depth: int, std: float) -> Tensor:
         generators = known.get(depth)
         if generators is None:
             generators = known[depth] = source.generators(stream, PARTS[0], depth)
+        if quick:  # what ``normal`` would do, for a loop where every call counts
+            return empty_like(like).normal_(0.0, std, generator=generators[0])
         return source.normal(generators, std)
 
     return fresh
