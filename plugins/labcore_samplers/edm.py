@@ -15,7 +15,7 @@ last step, Euler's to sigma = 0, is Tweedie's formula at t_eps: ask the study fo
 
 import math
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Annotated, Any
 
 import torch
@@ -45,9 +45,11 @@ def raised(process: Process, ts: Tensor, half: Tensor, by: float) -> Tensor:
     It is sought between the two times of the grid whose levels, exp(-half), enclose it.
     """
     wanted = half[:-1] - math.log(by)
-    i = torch.searchsorted(half, wanted, right=True).clamp(min=1)
-    share = ((wanted - half[i - 1]) / (half[i] - half[i - 1])).clamp(min=0)
-    found = between(process, ts[i - 1], ts[i], share)
+    after = torch.searchsorted(half, wanted, right=True).clamp(min=1)
+    before = after - 1
+    first = half[before]
+    share = ((wanted - first) / (half[after] - first)).clamp(min=0)
+    found = between(process, ts[before], ts[after], share)
     return torch.where(wanted <= half[0], ts[0], found)
 
 
@@ -60,11 +62,11 @@ def noise_roots(process: Process, *groups: Tensor) -> list[LinOp]:
         latest = times.max().expand_as(times)
         grid = torch.stack([times.max(), times.min()])
         R = frozen_flow(process, grid)(times, latest) @ process.Sigma(latest[:1]).chol
-    places = torch.arange(len(times)).split([len(group) for group in groups])
-    return [pick(R, at) for at in places]
+    ends = accumulate(map(len, groups), initial=0)
+    return [pick(R, slice(*at)) for at in pairwise(ends)]
 
 
-def pick(R: LinOp, at: Tensor) -> LinOp:
+def pick(R: LinOp, at: slice | Tensor) -> LinOp:
     out: LinOp = R.map(lambda p: p[at])
     return out
 
@@ -73,8 +75,8 @@ def steps(process: Process, t: Tensor, s: Tensor, x: Tensor) -> list[tuple[Any, 
     """For steps t to s (n,): Phi(t,s)^-1, -D R_t^T and -D R_s^T / 2, cast to the state."""
     R_t, R_s = noise_roots(process, t, s)
     back = process.Phi(t, s).inv
-    D = R_s - back @ R_t
-    pulls = ((-(D @ R_t.T)).terms(x), (-0.5 * (D @ R_s.T)).terms(x))
+    less = back @ R_t - R_s
+    pulls = ((less @ R_t.T).terms(x), (0.5 * (less @ R_s.T)).terms(x))
     return list(zip(back.per_step(x), *pulls, strict=True))
 
 
@@ -126,10 +128,12 @@ def edm_churn(
     """
     t, s = ts[:-1], ts[1:]
     half = process.log_snr(ts) / 2
-    now = torch.exp(-half[:-1])
     gamma = min(S_churn / len(t), MOST)
-    within = (now >= S_tmin) & (now <= (now.max() if S_tmax is None else S_tmax))
-    up = torch.where(within, raised(process, ts, half, 1 + gamma), t) if gamma else t
+    up = raised(process, ts, half, 1 + gamma) if gamma else t
+    if S_tmin or S_tmax is not None:
+        now = torch.exp(-half[:-1])
+        within = (now >= S_tmin) & (now <= (math.inf if S_tmax is None else S_tmax))
+        up = torch.where(within, up, t)
     Phi, Q = process.transition(up, t)
     rise = (up > t).tolist(), Phi.per_step(x), (S_noise * Q.chol).terms(x)
     plan, times = steps(process, up, s, x), zip(up.unbind(), pairwise(ts.unbind()), strict=True)

@@ -200,25 +200,35 @@ def between(process: Process, t: Tensor, s: Tensor, share: Tensor | float) -> Te
     Newton in log t, from the cubic through both ends and their slopes; a step out of the bracket
     is bisected.
     """
-    level = SCALARS["log_snr"]
-    first, last = level(process, torch.cat([t, s])).view(2, -1)
-    high, low = t.log(), s.log()
+    both = torch.cat([t, s])
+    (first, last), slopes = (of.view(2, -1) for of in _climb(process, both))
+    high, low = both.log().view(2, -1)
     h = last - first
-    start, end = h / (torch.cat([t, s]) * _rise(process, torch.cat([t, s]))).view(2, -1)
+    start, end = h / slopes
     rest = 1 - share
     bend = rest * (start - (low - high)) - share * (end - (low - high))
     v = (rest * high + share * low + share * rest * bend).clamp(low, high)
     wanted = first + share * h
     for _ in range(ROUNDS):
         u = v.exp().clamp(s, t)
-        excess = level(process, u) - wanted
+        level, slope = _climb(process, u)
+        excess = level - wanted
         low, high = torch.where(excess > 0, v, low), torch.where(excess < 0, v, high)
-        new = v - excess / (u * _rise(process, u))
+        new = v - excess / slope
         new = torch.where((new >= low) & (new <= high), new, (low + high) / 2)
         moved, v = (new - v).abs().max(), new
         if moved < CLOSE:
             break
     return v.exp().clamp(s, t)
+
+
+def _climb(process: Process, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Half log-SNR and its slope in log t, from one Sigma(t)."""
+    event = process.event(process.event_shape or (1,))
+    D = torch.Size(event).numel()
+    Phi, Sigma = process.Phi(t, torch.zeros_like(t)), process.Sigma(t)
+    level = (2 * Phi.logdet(event) - Sigma.logdet(event)) / (2 * D)
+    return level, t * (Sigma.inv @ process.GG(t)).trace(event) / (-2 * D)
 
 
 def _rise(process: Process, t: Tensor) -> Tensor:
