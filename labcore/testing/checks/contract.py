@@ -10,6 +10,7 @@ from torch import Tensor
 from labcore.certificates import Check
 from labcore.guards import undisturbed
 from labcore.noise import Noise, brownian
+from labcore.scores import Score, ScoreWith, counted
 from labcore.seeds import generator
 from labcore.testing.case import Broken, Case, passed, skipped
 from labcore.testing.checks.metamorphic import Turned
@@ -136,14 +137,18 @@ def rows(case: Case) -> Check:
 
 
 def _stays(case: Case, ts: Tensor) -> bool:
-    """Whether the score is called, and at the last time alone."""
+    """Whether the score, or the density, is called, and at the last time alone."""
     asked = set[float]()
 
-    def watched(x: Tensor, t: Tensor) -> Tensor:
-        asked.update(t.reshape(-1).tolist())
-        return case.score(x, t)
+    def noting(of: Score) -> Score:
+        def call(x: Tensor, t: Tensor) -> Tensor:
+            asked.update(t.reshape(-1).tolist())
+            return of(x, t)
 
-    case.run(len(ts) - 1, ts=ts, score=watched)
+        return call
+
+    model = ScoreWith(noting(case.score), noting(case.log_prob))
+    case.run(len(ts) - 1, ts=ts, score=counted(model, 3))
     return asked == {float(ts[-1])}
 
 
