@@ -22,6 +22,7 @@ from typing import Any, ClassVar, overload
 import torch
 from torch import Tensor
 
+from labcore.factors import Factor, Number
 from labcore.roots import cholesky, inverse, root, symmetric_root
 
 Event = tuple[int, ...]
@@ -162,35 +163,6 @@ class LinOp(ABC):
         return Scalar(factor) @ self
 
     __mul__ = __rmul__
-
-
-@dataclass(slots=True)
-class Factor:
-    """A Scalar or Diag of one grid point within a loop, where casts and checks would add up."""
-
-    a: Tensor
-
-    def __matmul__(self, x: Tensor) -> Tensor:
-        return self.a * x
-
-    def accumulate(self, base: Tensor, x: Tensor) -> Tensor:
-        return base.addcmul_(self.a, x)
-
-    def added(self, base: Tensor, x: Tensor) -> Tensor:
-        return torch.addcmul(base, self.a, x)
-
-
-@dataclass(slots=True)
-class Number:
-    """A Scalar of one grid point within sums: quicker made than a tensor, slower in products."""
-
-    a: float
-
-    def accumulate(self, base: Tensor, x: Tensor) -> Tensor:
-        return base.add_(x, alpha=self.a)
-
-    def added(self, base: Tensor, x: Tensor) -> Tensor:
-        return torch.add(base, x, alpha=self.a)
 
 
 def promote(a: LinOp, b: LinOp) -> tuple[LinOp, LinOp]:

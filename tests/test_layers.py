@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ORDER = [
     "errors text",
-    "seeds guards roots",
+    "seeds guards roots factors",
     "linop",
     "processes",
     "bridge kernels",
