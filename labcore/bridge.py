@@ -57,7 +57,7 @@ def join(left: tuple[float, Normals], right: tuple[float, Normals]) -> tuple[flo
     return h1 + h2, (a * w1 + b * w2, *area)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def tree(n: int) -> tuple[NDArray[np.intp], tuple[int, ...], tuple[int, ...]]:
     """The splits of a grid of n steps in the order of a walk, depth first.
 

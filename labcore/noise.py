@@ -11,7 +11,8 @@ samplers integrate: u = -t, from -T up to -t_eps. Over the step from t down to s
 
 z and k are independent N(0, I) of shape (B, *event). B = len(seeds) n, the n rows of the first
 seed first; the rows of a seed are bit-equal to those of a run with that seed alone. Times are
-floats or host tensors, wherever the state lives. What is handed out may be kept, not written to.
+floats or host tensors, wherever the state lives. What is handed out may be kept; only
+what ``white`` and ``scaled`` hand out may be written to.
 
 B over the whole grid is drawn first and intervals are then split, depth first, by their actual
 lengths (labcore.bridge): a step costs one draw and two additions, and O(log N) states are alive.
@@ -27,7 +28,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from itertools import pairwise
-from math import ceil, isfinite, log2, prod
+from math import ceil, inf, isfinite, log2, prod
 
 import torch
 from torch import Generator, Tensor
@@ -117,14 +118,18 @@ class Grid(Noise):
         self._times, self._source = times, source
         self._index = {t: i for i, t in enumerate(times)}
         self._streams: dict[str, Reading] = {}
-        self._white: dict[tuple[str, int], list[Generator]] = {}
+        self._white: dict[tuple[str, int], tuple[int, list[Generator]]] = {}
 
-    def draw(self, t: float, s: float, stream: str, parts: int) -> Normals:
+    def _step(self, t: float, s: float) -> int:
         i = self._index.get(t, -2)
         if self._index.get(s) != i + 1:
             raise SamplerError(
                 f"noise: {t} to {s} is no step of the grid; ask with ts[i], ts[i+1]"
             )
+        return i
+
+    def draw(self, t: float, s: float, stream: str, parts: int) -> Normals:
+        i = self._step(t, s)
         if stream not in self._streams:
             self._streams[stream] = Reading(self._times, self._source, stream, parts)
         reading = self._streams[stream]
@@ -142,20 +147,33 @@ class Grid(Noise):
     def white(
         self, t: Time, s: Time, stream: str = "", *, move: int = 0, factor: float = 1.0
     ) -> Tensor:
-        generators = self._white.get((stream, move))
-        if generators is None:
-            generators = self._source.generators("white", stream, move)
-            self._white[stream, move] = generators
+        i, key = self._step(float(t), float(s)), (stream, move)
+        last, generators = self._white.get(key) or (-1, self._source.generators("white", *key))
+        if i <= last:
+            raise SamplerError(
+                f"noise: move {move} of stream {stream!r} from {t} to {s} was drawn, or one of a "
+                "later step; number the moves within a step"
+            )
+        self._white[key] = i, generators
+        if not isfinite(factor):
+            return factor * self._source.cast(self._source.normal(generators))
         return self._source.cast(self._source.normal(generators, factor))
 
     def scaled(self, ts: Tensor, factors: Sequence[float]) -> Iterator[Tensor]:
         times, source = ts.tolist(), self._source
-        if times != self._times or min(factors) <= 0:
+        if times != self._times or not _even(factors, len(times) - 1) or "" in self._streams:
             return super().scaled(ts, factors)
+        self._streams[""] = Reading(times, source, "", 1)  # which is not read beside this one
         return source.cast_all(increments(times, drawn(source, ""), factors))
 
     def tree(self, resolution: float) -> "Tree":
         return Tree(self._times[0], self._times[-1], resolution, self._source)
+
+
+def _even(factors: Sequence[float], n: int) -> bool:
+    """Whether there are n, positive and of sizes whose quotients are far within float32."""
+    most = max(factors, default=0.0)
+    return len(factors) == n and all(most * 1e-25 < f <= most < inf for f in factors)
 
 
 class Reading:

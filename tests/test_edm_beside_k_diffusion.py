@@ -18,8 +18,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from labcore.noise import initial, replay
+from labcore.noise import brownian, initial, replay
 from labcore.testing import audit, default_data, gaussian_score
+from labcore.testing.models import quadratic
 from labcore_linear import cld, diag_vp, edm, vp
 from labcore_samplers import dpm_2, edm_churn, edm_heun, heun, lms
 
@@ -142,6 +143,18 @@ def test_churn_of_any_size_does_not_leave_the_grid(process: object) -> None:
 
 def runs() -> Iterator[tuple[str, float]]:
     yield from (("S_noise", 1.0), ("S_noise", 1.01))
+
+
+@pytest.mark.parametrize("S_churn", [1e-15, 1e-14, 1e-9])
+@pytest.mark.parametrize("n", [10, 40])
+def test_next_to_no_churn_is_next_to_none(n: int, S_churn: float) -> None:
+    """Its kick is of size sqrt(2 gamma) times the noise, gamma = S_churn/N."""
+    process, x = vp(), initial([0], 4, (2,), dtype=torch.float64)
+    score, ts = gaussian_score(process, default_data(2), (2,)), quadratic(process, n)
+    noise = brownian(ts, (2,), [0], 4, dtype=torch.float64)
+    *_, churned = edm_churn(process, score, x, ts, noise, S_churn=S_churn)
+    *_, plain = edm_heun(process, score, x, ts, noise)
+    assert (churned - plain).abs().max() < 10 * n * (2 * S_churn / n) ** 0.5
 
 
 def test_noise_of_another_size_changes_the_law_that_is_reached() -> None:

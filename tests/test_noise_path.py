@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from math import log2, sqrt
+from math import inf, log2, nan, sqrt
 
 import pytest
 import torch
@@ -16,6 +16,8 @@ from labcore import InvalidGrid, LabError, SamplerError
 from labcore.bridge import increments as steps_of
 from labcore.bridge import path
 from labcore.noise import brownian, initial
+
+F32, F64 = torch.float32, torch.float64
 
 
 def uneven(n: int, seed: int = 0) -> Tensor:
@@ -165,9 +167,9 @@ def test_numbers_of_steps_that_do_not_nest_still_share_most_of_the_path() -> Non
     assert torch.corrcoef(torch.stack([a, b]))[0, 1] > 0.8
 
 
-@pytest.mark.parametrize("areas", [True, False])
+@pytest.mark.parametrize("by_splits", [True, False])
 @pytest.mark.parametrize("n", [1, 5, 64, 100, 1000, 1023])
-def test_a_step_costs_one_draw_and_log_n_states_are_alive(n: int, areas: bool) -> None:
+def test_a_step_costs_one_draw_and_log_n_states_are_alive(n: int, by_splits: bool) -> None:
     drawn = handed = most = 0
 
     def fresh(depth: int, std: float = 1.0) -> Tensor:
@@ -178,7 +180,7 @@ def test_a_step_costs_one_draw_and_log_n_states_are_alive(n: int, areas: bool) -
 
     times = [float(t) for t in uneven(n)]
     every = path(times, lambda depth: (fresh(depth),))
-    for _ in every if areas else steps_of(times, fresh, [1.0] * n):
+    for _ in every if by_splits else steps_of(times, fresh, [1.0] * n):
         handed += 1
     assert drawn == handed == n
     assert most <= log2(n) + 2
@@ -194,6 +196,66 @@ def test_increments_are_those_of_splitting_unit_normals(n: int) -> None:
     got = steps_of(times, lambda _, std: std * randn(generator=h), [1.0] * n)
     for (z,), w in zip(wanted, got, strict=True):
         assert torch.allclose(z, w, atol=1e-14, rtol=0)
+
+
+@pytest.mark.parametrize("seeds", [(3,), (3, 4)])
+def test_what_was_handed_out_is_not_written_to_later(seeds: tuple[int, ...]) -> None:
+    for n in (1, 7, 16):
+        ts = uneven(n)
+        path = brownian(ts, (2,), seeds, 6)
+        scaled = brownian(ts, (2,), seeds, 6).scaled(ts, [0.5] * n)
+        white = brownian(ts, (2,), seeds, 6)
+        steps = list(pairwise(ts.tolist()))
+        for draws in (
+            (path(t, s) for t, s in steps),
+            scaled,
+            (white.white(t, s, factor=2.0) for t, s in steps),
+        ):
+            kept = [(z, z.clone()) for z in draws]
+            assert all(torch.equal(z, copy) for z, copy in kept)
+
+
+@pytest.mark.parametrize("factors", [[nan, 1.0, 1.0], [1e-40, 1.0, 1.0], [inf, 1.0, 1.0]])
+def test_factors_of_any_size_are_products(factors: list[float]) -> None:
+    ts = uneven(3)
+    noise = brownian(ts, (2,), (3,), 6)
+    wanted = torch.stack(
+        [f * noise(t, s) for f, (t, s) in zip(factors, pairwise(ts), strict=True)]
+    )
+    got = torch.stack(list(brownian(ts, (2,), (3,), 6).scaled(ts, factors)))
+    assert torch.equal(got.nan_to_num(7.0), wanted.nan_to_num(7.0))
+    white = brownian(ts, (2,), (3,), 6).white(ts[0], ts[1], factor=factors[0])
+    plain = brownian(ts, (2,), (3,), 6).white(ts[0], ts[1])
+    assert torch.allclose(white, factors[0] * plain, equal_nan=True, atol=1e-44)
+    with pytest.raises(ValueError, match="shorter"):
+        list(brownian(ts, (2,), (3,), 6).scaled(ts, [1.0]))
+
+
+def test_white_draws_are_scaled_in_float64_and_asked_once_a_step() -> None:
+    ts = uneven(4)
+    one, other, single = (brownian(ts, (2,), (3, 4), 5, dtype=d) for d in (F64, F64, F32))
+    for t, s in pairwise(ts):
+        z = one.white(t, s, "kick", move=1)
+        assert z.dtype is F64
+        assert torch.allclose(other.white(t, s, "kick", move=1, factor=0.3), 0.3 * z, rtol=1e-15)
+        assert torch.allclose(single.white(t, s, "kick", move=1).double(), z, rtol=1e-6)
+    assert not torch.equal(one.white(ts[0], ts[1], "kick"), z)
+    for t, s, why in (
+        (ts[2], ts[3], "was drawn"),
+        (ts[3], ts[4], "was drawn"),
+        (ts[0], ts[2], "is no step of the grid"),
+        (ts[1], ts[0], "is no step of the grid"),
+    ):
+        with pytest.raises(SamplerError, match=why):
+            one.white(t, s, "kick", move=1)
+
+
+def test_scaled_steps_and_areas_are_of_two_paths() -> None:
+    ts = uneven(3)
+    noise = brownian(ts, (2,), (3,), 5)
+    list(noise.scaled(ts, [1.0] * 3))
+    with pytest.raises(SamplerError, match="with areas and without"):
+        noise.levy(ts[0], ts[1])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -92,7 +92,7 @@ def uneven(process: Process, n: int) -> Tensor:
     return ts
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def heart(process: Process, low: float = -3.0, high: float = 4.0) -> tuple[float, float]:
     """The times (t, s), t > s, at which log_snr is ``low`` and ``high``, within [t_eps, T].
 

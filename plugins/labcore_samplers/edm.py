@@ -25,6 +25,7 @@ from torch import Tensor
 import labcore
 from labcore import LinOp, Noise, Process, Score
 from labcore_samplers.exponential_flow import frozen_flow
+from labcore_samplers.exponential_plan import pick
 from labcore_samplers.exponential_weights import between
 
 CITE = "Karras et al. (2022) arXiv:2206.00364"
@@ -50,11 +51,15 @@ def raised(process: Process, ts: Tensor, half: Tensor, by: float) -> Tensor:
     first = half[before]
     share = ((wanted - first) / (half[after] - first)).clamp(min=0)
     found = between(process, ts[before], ts[after], share)
-    return torch.where(wanted <= half[0], ts[0], found)
+    later = torch.maximum(found, ts[:-1])  # a share of 0 comes back rounded
+    return torch.where(wanted <= half[0], ts[0], later)
 
 
 def noise_roots(process: Process, *groups: Tensor) -> list[LinOp]:
-    """R at each of the groups of times (n,): the Cholesky factor at the latest, carried by Psi."""
+    """R at each of the groups of times (n,): the Cholesky factor at the latest, carried by Psi.
+
+    Where operators commute that is the factor at each time.
+    """
     times = torch.cat(groups)
     if process.structure in ("scalar", "diag"):
         R = process.Sigma(times).chol
@@ -64,11 +69,6 @@ def noise_roots(process: Process, *groups: Tensor) -> list[LinOp]:
         R = frozen_flow(process, grid)(times, latest) @ process.Sigma(latest[:1]).chol
     ends = accumulate(map(len, groups), initial=0)
     return [pick(R, slice(*at)) for at in pairwise(ends)]
-
-
-def pick(R: LinOp, at: slice | Tensor) -> LinOp:
-    out: LinOp = R.map(lambda p: p[at])
-    return out
 
 
 def steps(process: Process, t: Tensor, s: Tensor, x: Tensor) -> list[tuple[Any, Any, Any]]:

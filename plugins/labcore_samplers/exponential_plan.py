@@ -271,7 +271,8 @@ class Plan:
     @cached_property
     def kicked(self) -> bool:
         """Whether each step adds noise once, when it is done."""
-        return bool(self.eta) and all(len(step) == 1 for step in self.method.steps)
+        stages = all(len(step) == 1 for step in self.method.steps)
+        return bool(self.eta) and stages and not any(self.method.corrections)
 
     def whole(self) -> LinOp:
         """R: over a step the path adds N(0, R R^T)."""
@@ -307,6 +308,6 @@ class Plan:
         return list(zip(mean.terms(self.x), root.terms(self.x), strict=True))
 
 
-def pick(op: LinOp, at: Tensor) -> LinOp:
+def pick(op: LinOp, at: slice | Tensor) -> LinOp:
     picked: LinOp = op.map(lambda p: p[at])
     return picked

@@ -27,10 +27,11 @@ def consistency(case: Case) -> Check:
             stays = n > 512 and errors[-1] >= 0.7 * errors[-2]
             if stays or _settled(errors, case.order or 0.0):
                 break
-            steps.append(n)
             errors.append(audited(case, quadratic(case.process, n)))
+            steps.append(n)
         doubt, how = [ROUNDING * size(case)] * len(errors), "W2 to the exact law"
     except SamplerError:
+        del steps[3:]
         found = [_sampled(case, ts) for ts in grids]
         errors, doubt = [e for e, _ in found], [3 * sd for _, sd in found]
         how = "error of the characteristic function"

@@ -38,6 +38,7 @@ from labcore.testing.probe import F64, Fixed
 
 EQUAL = 1e-9
 STEPS, ROWS, MANY = 6, 4, 32
+"""Many rows where what is looked for, as a clamp, may not act on every one."""
 SCALE = 1024.0
 """A power of two, so that scaling rounds nothing; far from one, so that a constant shows."""
 
@@ -106,9 +107,12 @@ def _apart(a: Tensor, b: Tensor) -> float:
     )
 
 
-def _plain(case: Case) -> Tensor:
+def _plain(case: Case, rows: int = ROWS) -> Tensor:
     """The end of the run that others are compared with."""
-    return case.once("plain", lambda: case.end(_start(case), _grid(case), Turned(case, same)))
+    return case.once(
+        ("plain", rows),
+        lambda: case.end(_start(case, rows), _grid(case), Turned(case, same, rows=rows)),
+    )
 
 
 def permutation(case: Case) -> Check:
@@ -143,14 +147,14 @@ def rotation(case: Case) -> Check:
         lead = x.shape[: x.ndim - len(case.data_event)]
         return (x.reshape(*lead, d) @ R.T).reshape(x.shape)
 
-    plain, other = turn(_plain(case)), case.beside(data=data)
-    whole = Turned(case, turn)
-    apart = _apart(other.end(turn(_start(case)), _grid(case), whole), plain)
+    plain, other = turn(_plain(case, MANY)), case.beside(data=data)
+    x, whole = turn(_start(case, MANY)), Turned(case, turn, rows=MANY)
+    apart = _apart(other.end(x, _grid(case), whole), plain)
     if apart <= _equal(case):
         return passed(f"equal to {apart:.0e}", figures={"difference": apart})
     for name in sorted(whole.streams):  # a stream that a uniform number is made of does not turn
-        noise = Turned(case, turn, but=[name])
-        part = _apart(other.end(turn(_start(case)), _grid(case), noise), plain)
+        noise = Turned(case, turn, but=[name], rows=MANY)
+        part = _apart(other.end(x, _grid(case), noise), plain)
         if part <= _equal(case):
             return passed(
                 f"equal to {part:.0e}, where draws of '{name}' are numbers, not vectors",
@@ -216,9 +220,9 @@ def _in_units(case: Case, c: float, ts: Tensor, names: Iterable[str] = ()) -> fl
     options = {k: c * v if k in names else v for k, v in case.options.items()}
     data = gaussian(c * case.data.means[0], c**2 * case.data.covs[0])
     other = case.beside(process=scaled(case.process, c), data=data, options=options)
-    x = _start(case)
-    plain = case.end(x, ts, Turned(case, same))
-    return _apart(other.end(c * x, ts, Turned(case, same)), c * plain)
+    x = _start(case, MANY)
+    plain = case.end(x, ts, Turned(case, same, rows=MANY))
+    return _apart(other.end(c * x, ts, Turned(case, same, rows=MANY)), c * plain)
 
 
 def _units(options: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:

@@ -85,7 +85,10 @@ def nonlinear(case: Case, within: float = WITHIN) -> Check:
         if _early(slope, case):
             return skipped(f"{slope.errors[-1]:.2g} off in {slope.steps[-1]} steps: {EARLIER}")
         return _failed(f"its order on a mixture is {_told(slope, declared)}", figures, plots)
-    if not math.isfinite(slope.half):
+    if not math.isfinite(slope.errors[-1]):
+        told = f"its {what} is {slope.errors[-1]} in {slope.steps[-1]} steps"
+        return _failed(told, figures, plots, "check its stability")
+    if _on_path(case) and not math.isfinite(slope.half):
         told = f"below the sampling error of 4096 paths from {slope.steps[slope.last]} steps on"
         return _shown(slope, f"{told}, declared {declared:g}", figures, plots)
     return _shown(slope, _told(slope, declared), figures, plots)
