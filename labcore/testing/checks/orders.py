@@ -21,7 +21,8 @@ from labcore.testing.models import heart, quadratic, uneven_in_log
 from labcore.testing.nonlinear import Problem, problem
 from labcore.testing.slopes import Slope, follow, measure
 
-WITHIN = 0.15
+WITHIN, FAR = 0.15, 0.5
+"""How near to the declared order a slope must be, and from where none is near."""
 ROUNDING = 1e-14
 """Error of a run in float64 from rounding alone, relative to the size of the state."""
 PATH_STEPS = (4, 8, 16, 32, 64)
@@ -176,8 +177,13 @@ def _nonlinear(case: Case) -> Slope | str:
 
 
 def _low(slope: Slope, declared: float, within: float) -> bool:
-    """Whether every order of the interval is too low, or the error stops falling."""
-    return slope.plateau is not None or (slope.resolved and slope.high + within < declared)
+    """Whether every order of the interval is too low, or the error stops falling.
+
+    A short interval of slopes that do not settle counts too, where it is far below.
+    """
+    settled = slope.resolved and slope.high + within < declared
+    far = slope.half < within and slope.high + FAR < declared
+    return slope.plateau is not None or settled or far
 
 
 def _early(slope: Slope, case: Case) -> bool:
