@@ -9,6 +9,8 @@ from synthetic_rows import band_of_means, failed, floor, frame, row, seeds
 
 from labcore import plots
 from labcore.errors import LabError
+from labcore.plots.fronts import round_numbers
+from labcore.plots.style import plain
 
 A, B = "s:ddim(eta=0.0)", "s:heun"
 GRIDS = ("g:uniform", "g:karras", "g:logsnr")
@@ -171,3 +173,14 @@ def test_failed_cells_are_crosses_at_the_seconds_they_would_take():
     [cross] = [line for line in figure.axes[0].lines if line.get_gid() == "failed"]
     assert float(cross.get_xdata()[0]) == pytest.approx(4.0)
     assert figure.legends[0].get_texts()[0].get_text() == "ddim, 3 failed"
+
+
+@given(low=st.floats(1e-4, 1e3), ratio=st.floats(1.5625, 1e6))
+def test_numbers_at_the_seconds_are_few_and_far_between(low: float, ratio: float) -> None:
+    at = np.array(round_numbers(low, low * ratio))
+    assert 2 <= len(at) <= 10
+    assert low <= at.min()
+    assert at.max() <= low * ratio
+    room = np.log(at[1:] / at[:-1]) / np.log(ratio)
+    assert room.min() > 0.06  # of the axis, where a label takes about that
+    assert (np.char.str_len([plain(value) for value in at]) <= 7).all()

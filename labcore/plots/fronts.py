@@ -1,5 +1,6 @@
 """Error against seconds, and the methods no other beats in both."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter
 
 from labcore.plots.curves import axes_for, draw_failures, draw_floor, legend, metric_name, scale_y
 from labcore.plots.panels import (
@@ -20,7 +22,7 @@ from labcore.plots.panels import (
     title_axes,
     varying,
 )
-from labcore.plots.style import Look, looks, paper
+from labcore.plots.style import Look, looks, paper, plain
 
 FRONT: Mapping[str, Any] = {"color": "0.15", "lw": 0.9, "ls": "-"}
 
@@ -96,8 +98,33 @@ def _draw(ax: Axes, panel: pd.DataFrame, hue: str, styles: Mapping[Any, Look]) -
 
 def _scale_x(ax: Axes, seconds: pd.Series) -> None:
     ax.set_xscale("log")
-    if seconds.notna().any():
-        ax.set_xlim(seconds.min() / 1.25, seconds.max() * 1.25)
+    if not seconds.notna().any():
+        return
+    low, high = seconds.min() / 1.25, seconds.max() * 1.25
+    ax.set_xlim(low, high)
+    shown = round_numbers(low, high)
+    ax.xaxis.set_major_locator(FixedLocator(shown))
+    ax.xaxis.set_major_formatter(FixedFormatter([plain(value) for value in shown]))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """Numbers of [low, high] for a log axis: 1, 2, 5 times powers of ten, or fewer if many.
+
+    A short axis is nearly linear, and has equal steps.
+    """
+    decades = np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    every = max(1, math.ceil(len(decades) / 8))
+    digits = (1, 2, 5) if high < 1e3 * low else (1,)
+    found = [digit * 10.0**k for k in decades[::every] for digit in digits]
+    within = [value for value in found if low <= value <= high]
+    if len(within) > 2:
+        return within
+    return [
+        v
+        for v in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high).tolist()
+        if low <= v <= high
+    ]
 
 
 def _draw_front(ax: Axes, panel: pd.DataFrame) -> None:
