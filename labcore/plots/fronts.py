@@ -120,11 +120,8 @@ def round_numbers(low: float, high: float) -> list[float]:
     within = [value for value in found if low <= value <= high]
     if len(within) > 2:
         return within
-    return [
-        v
-        for v in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high).tolist()
-        if low <= v <= high
-    ]
+    even = map(float, MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high))
+    return [value for value in even if low <= value <= high]
 
 
 def _draw_front(ax: Axes, panel: pd.DataFrame) -> None:
