@@ -100,7 +100,7 @@ def draws(noise: Noise, steps: Iterable[tuple[float, float]], inner: int) -> Ite
             yield partial(noise.white, t, s, move=i)
 
 
-def kicks(R: LinOp, x: Tensor) -> list[Callable[[Draw, str], Tensor]]:
+def move_kicks(R: LinOp, x: Tensor) -> list[Callable[[Draw, str], Tensor]]:
     """R z of a move at each time, from its draw and the name of its stream: a new tensor."""
     factors = R.factors
     if factors is not None:

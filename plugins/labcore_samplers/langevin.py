@@ -27,7 +27,7 @@ from labcore_samplers.chains import (
     Told,
     carried,
     descend,
-    kicks,
+    move_kicks,
     stay,
 )
 
@@ -51,7 +51,7 @@ def unadjusted(
 ) -> list[Kernel]:
     """The kernel above at each of the times us."""
     P = preconditioner(process, us, data_std)
-    parts = (step * P).terms(x), kicks((2 * step) ** 0.5 * P.chol, x)
+    parts = (step * P).terms(x), move_kicks((2 * step) ** 0.5 * P.chol, x)
     return [partial(_unadjusted, *each) for each in zip(us, *parts, strict=True)]
 
 
