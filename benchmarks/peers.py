@@ -73,9 +73,10 @@ def quiet(name: str) -> Any:
 
 def by_hand(x: Tensor, ts: Tensor) -> Iterator[Runner]:
     """The loops one writes: float64 times, the formulas as in the papers."""
-    times, n = ts.unbind(), len(ts) - 1
-    abar = torch.exp(-(B0 * ts + (B1 - B0) / 2 * ts**2))
-    level = 0.5 * (abar / (1 - abar)).log()
+    n = len(ts) - 1
+
+    def cumulated() -> Tensor:
+        return torch.exp(-(B0 * ts + (B1 - B0) / 2 * ts**2))
 
     def beta(t: Tensor) -> Tensor:
         return B0 + (B1 - B0) * t
@@ -84,17 +85,18 @@ def by_hand(x: Tensor, ts: Tensor) -> Iterator[Runner]:
         return -0.5 * beta(t) * (x + score(x, t))
 
     def euler(x: Tensor = x) -> Tensor:
-        for t, s in pairwise(times):
+        for t, s in pairwise(ts.unbind()):
             x = x + (s - t) * v(x, t)
         return x
 
     def heun(x: Tensor = x) -> Tensor:
-        for t, s in pairwise(times):
+        for t, s in pairwise(ts.unbind()):
             d = v(x, t)
             x = x + (s - t) / 2 * (d + v(x + (s - t) * d, s))
         return x
 
     def ddim(x: Tensor = x) -> Tensor:
+        abar = cumulated()
         for i in range(n):
             eps = -((1 - abar[i]) ** 0.5) * score(x, ts[i])
             x0 = (x - (1 - abar[i]) ** 0.5 * eps) / abar[i] ** 0.5
@@ -102,7 +104,8 @@ def by_hand(x: Tensor, ts: Tensor) -> Iterator[Runner]:
         return x
 
     def dpmpp_2m(x: Tensor = x) -> Tensor:
-        old = x
+        old, abar = x, cumulated()
+        level = 0.5 * (abar / (1 - abar)).log()
         for i in range(n):
             new = (x + (1 - abar[i]) * score(x, ts[i])) / abar[i] ** 0.5
             D, h = new, level[i + 1] - level[i]
@@ -114,17 +117,24 @@ def by_hand(x: Tensor, ts: Tensor) -> Iterator[Runner]:
         return x
 
     def maruyama(x: Tensor = x) -> Tensor:
-        for t, s in pairwise(times):
+        for t, s in pairwise(ts.unbind()):
             h, b = t - s, beta(t)
             x = x + h * (0.5 * b * x + b * score(x, t)) + (b * h) ** 0.5 * torch.randn_like(x)
         return x
 
-    def ancestral(x: Tensor = x) -> Tensor:
+    def ancestral(x: Tensor = x, then: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
+        abar = cumulated()
         for i in range(n):
             a, s2 = abar[i] / abar[i + 1], 1 - abar[i + 1]
             C = (1 - a) * s2 / (1 - abar[i])
             x = (x + (1 - a) * score(x, ts[i])) / a**0.5 + C**0.5 * torch.randn_like(x)
+            x = then(x, ts[i + 1]) if then else x
         return x
+
+    def corrected(x: Tensor, t: Tensor) -> Tensor:
+        g, z = score(x, t), torch.randn_like(x)
+        e = 2 * (0.16 * z.norm(dim=1).mean() / g.norm(dim=1).mean()) ** 2
+        return x + e * g + (2 * e) ** 0.5 * z
 
     def langevin(x: Tensor = x) -> Tensor:
         for _ in range(n):
@@ -132,15 +142,17 @@ def by_hand(x: Tensor, ts: Tensor) -> Iterator[Runner]:
         return x
 
     def bare() -> None:
-        for t in times[:-1]:
+        for t in ts[:-1].unbind():
             score(x, t)
 
-    yield Runner("by hand, Euler", euler, bare, ("samplers:euler", "torchdiffeq:euler"))
+    yield Runner("by hand, Euler", euler, bare, ("samplers:euler",))
     yield Runner("by hand, DDIM", ddim, bare, ("samplers:ddim", *FIRST))
-    yield Runner("by hand, Heun", heun, bare, ("samplers:heun", "torchdiffeq:heun2"))
+    yield Runner("by hand, Heun", heun, bare, ("samplers:heun",))
     yield Runner("by hand, DPM-Solver++(2M)", dpmpp_2m, bare, ("samplers:dpmpp_2m",))
     yield Runner("by hand, Euler-Maruyama", maruyama, bare, MARUYAMA, n)
     yield Runner("by hand, ancestral", ancestral, bare, ANCESTRAL, n)
+    pc = partial(ancestral, then=corrected)
+    yield Runner("by hand, with a corrector", pc, bare, ("samplers:predictor_corrector",), 2 * n)
     yield Runner("by hand, Langevin", langevin, bare, ("samplers:langevin",), n)
 
 
@@ -148,12 +160,8 @@ FIRST = ("samplers:dpm_solver_1", "samplers:dpmpp_1m")
 """DDIM under the names it has as the first of a family."""
 
 ANCESTRAL = ("samplers:ancestral", "samplers:ddim(eta=1)", "samplers:sde_dpmpp_1")
-MARUYAMA = (
-    "samplers:euler_maruyama",
-    "samplers:reverse_sde",
-    "torchsde:euler",
-    "torchsde:milstein",
-)
+MARUYAMA = ("samplers:euler_maruyama", "samplers:reverse_sde")
+THROUGH_TORCHSDE = ("torchsde:euler", "torchsde:milstein")
 """All one method where the noise is additive."""
 
 
@@ -196,8 +204,8 @@ def torchdiffeq(x: Tensor, ts: Tensor) -> Iterator[Runner]:
 
 
 ITO = {
-    "euler": MARUYAMA,
-    "milstein": (*MARUYAMA, "torchsde:milstein"),
+    "euler": (*MARUYAMA, *THROUGH_TORCHSDE),
+    "milstein": (*MARUYAMA, *THROUGH_TORCHSDE),
     "srk": ("torchsde:srk", "samplers:sra1"),
 }
 STRATONOVICH = {

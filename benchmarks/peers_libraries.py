@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 VISION = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
 
 
+@cache
 def k_diffusion_sampling() -> Any:
     """k_diffusion.sampling alone.
 
@@ -173,6 +174,7 @@ def diffusers(x: Tensor, n: int) -> Iterator[Runner]:
     for name, same, draws, options in DIFFUSERS:
         yield runner(name, same, draws, **options)
     yield ipndm(schedulers.IPNDMScheduler(), x, n)
+    yield score_sde_ve(schedulers.ScoreSdeVeScheduler(sigma_max=80.0, snr=0.16), x, n)
 
 
 def ipndm(scheduler: Any, x: Tensor, n: int) -> Runner:
@@ -198,6 +200,32 @@ def ipndm(scheduler: Any, x: Tensor, n: int) -> Runner:
     return Runner("diffusers, IPNDM", run, bare, ours("ipndm"))
 
 
+def score_sde_ve(scheduler: Any, x: Tensor, n: int) -> Runner:
+    """Its predictor-corrector by the signal-to-noise rule, on its own levels."""
+    scheduler.set_timesteps(n)
+    scheduler.set_sigmas(n)
+    start, levels = x * scheduler.init_noise_sigma, list(scheduler.sigmas)
+
+    @metered
+    def score(x: Tensor, sigma: Tensor) -> Tensor:
+        return (M - x) / (V + sigma * sigma)
+
+    def run() -> Tensor:
+        scheduler.set_timesteps(n)
+        scheduler.set_sigmas(n)
+        y = start
+        for t, sigma in zip(scheduler.timesteps, levels, strict=True):
+            y = scheduler.step_correct(score(y, sigma), y).prev_sample
+            y = scheduler.step_pred(score(y, sigma), t, y).prev_sample
+        return y
+
+    def bare() -> None:
+        for sigma in levels:
+            score(x, sigma)
+
+    return Runner("diffusers, ScoreSdeVe", run, bare, ours("predictor_corrector"), 2 * n)
+
+
 # class, samplers of ours, draws a step, options; xEABSampler(3) misses the law of the data
 AZULA: tuple[tuple[str, tuple[str, ...], int, dict[str, Any]], ...] = (
     ("EulerSampler", ours("euler"), 0, {}),
@@ -210,7 +238,7 @@ AZULA: tuple[tuple[str, tuple[str, ...], int, dict[str, Any]], ...] = (
     ("zEABSampler", ours("dpm_solver_2m"), 0, {"order": 2}),
     ("zEABSampler", ours("dpm_solver_3m"), 0, {"order": 3}),
     ("xEABSampler", ours("dpmpp_2m"), 0, {"order": 2}),
-    ("PCSampler", ours("predictor_corrector"), 1, {}),
+    ("PCSampler", ours("predictor_corrector(predictor=ddim, corrector=fixed)"), 1, {}),
 )
 
 

@@ -17,13 +17,14 @@ import labcore
 from labcore import Entry, Process
 from labcore.noise import Noise, brownian
 from labcore.registry import load_registry
-from labcore.scores import CountedScore, ScoreWith, counted
+from labcore.scores import ScoreWith, counted
 from labcore.testing import quadratic, vp
 from labcore_linear import cld
 
 N, SHAPE = 50, (4096, 2)
 VP = vp(peers.B0, peers.B1)
-TS = quadratic(VP, N)
+MORE = 90  # at 100 steps torchsde's Brownian interval takes 40 times as long a step
+TS, LONG = quadratic(VP, N), quadratic(VP, MORE)
 START = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
 
 clocked = partial(timing.rounds, clock=time.thread_time)
@@ -51,15 +52,18 @@ def reverse(x: Tensor, t: Tensor, s: Tensor, z: Tensor, u: Tensor) -> Tensor:
 KNOWN = {"score": peers.score, "log_p_t": log_prob, "reverse": reverse}
 
 
-def network(x: Tensor, wrap: Callable[[str, Any], Any] = lambda name, fn: fn) -> CountedScore:
-    """All that a sampler may ask for, as a study hands it over."""
+def network(wrap: Callable[[str, Any], Any] = lambda name, fn: fn) -> ScoreWith:
+    """All that a sampler may ask for, to be counted for each run as a study does."""
     score, log_p, kernel = (wrap(name, fn) for name, fn in KNOWN.items())
-    return counted(ScoreWith(score, log_p, reverse=kernel), len(x))
+    return ScoreWith(score, log_p, reverse=kernel)
+
+
+BARE = network()
 
 
 def bare_calls() -> dict[str, Callable[[], object]]:
     """Each of them called N times."""
-    net, u = network(START), torch.rand(len(START))
+    net, u = counted(BARE, len(START)), torch.rand(len(START))
 
     def score() -> None:
         for t in times[:-1]:
@@ -131,18 +135,22 @@ class Subject:
     x: Tensor
     lawful: bool
 
-    def run(self) -> Tensor:
-        return run(self.entry, self.x, TS, network(self.x), self.process, **self.options)
+    def run(self, ts: Tensor = TS) -> Tensor:
+        score = counted(BARE, len(self.x))
+        return run(self.entry, self.x, ts, score, self.process, **self.options)
 
-    def tried(self) -> tuple[Tensor, Count]:
+    def tried(self, ts: Tensor = TS) -> tuple[Tensor, Count]:
         """A run, and what it called and drew."""
         count, x = Count(), self.x
-        noise = Tallied(brownian(TS, x.shape[1:], [0], len(x)), count)
-        score = network(x, count.of)
-        return run(self.entry, x, TS, score, self.process, noise, **self.options), count
+        noise = Tallied(brownian(ts, x.shape[1:], [0], len(x)), count)
+        score = counted(network(count.of), len(x))
+        return run(self.entry, x, ts, score, self.process, noise, **self.options), count
 
 
-VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (("samplers:ddim", {"eta": 1.0}),)
+VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("samplers:ddim", {"eta": 1.0}),
+    ("samplers:predictor_corrector", {"predictor": "ddim", "corrector": "fixed"}),
+)
 GIVEN = {"scalar", "log_p_t", "reverse", "channel"}
 
 
@@ -156,7 +164,7 @@ def subjects() -> Iterator[Subject]:
             print(f"left out: {name} needs {', '.join(sorted(entry.needs - GIVEN))}")
             continue
         channel = "channel" in entry.needs
-        said = ", ".join(f"{k}={v:g}" for k, v in options.items())
+        said = ", ".join(f"{k}={str(v).removesuffix('.0')}" for k, v in options.items())
         yield Subject(
             f"{name}({said})" if said else name,
             entry,

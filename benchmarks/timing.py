@@ -1,8 +1,9 @@
 """Interleaved timing and tables of ratios, for every script in this folder.
 
 Seconds depend on the machine and on what else it is doing; the ratio of two callables timed in
-turn, round after round, does not. So each round runs every callable once, in a shuffled order,
-and a ratio is the median over rounds of the ratios within a round.
+turn, round after round, does not. So each round runs every callable in a turn of its own, in a
+shuffled order, and a ratio is the median over rounds of the ratios within a round. A turn begins
+with a call that is not timed: after others' work everything a call touches is out of the caches.
 """
 
 import gc
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 Rounds = dict[str, list[float]]
 
-_SHORTEST = 5e-3  # calls faster than this are repeated within a round until they fill it
+_SHORTEST = 25e-3  # calls faster than this are repeated within a turn until they fill it
 
 
 def rounds(
@@ -41,6 +42,7 @@ def rounds(
             order = list(work)
             shuffle(order)
             for name in order:
+                work[name]()
                 times[name].append(_once(work[name], loops[name], clock))
     finally:
         gc.enable()
@@ -102,7 +104,7 @@ def _text(value: object) -> str:
 
 
 def _loops(fn: Callable[[], object], clock: Callable[[], float]) -> int:
-    """Calls per round: 1, or as many as fill `_SHORTEST`; the first call only warms up."""
+    """Calls per turn: 1, or as many as fill `_SHORTEST`; the first call only warms up."""
     first = _once(fn, 1, clock)
     if first > 10 * _SHORTEST:
         return 1

@@ -61,7 +61,7 @@ def join(left: tuple[float, Normals], right: tuple[float, Normals]) -> tuple[flo
 def tree(n: int) -> tuple[NDArray[np.intp], tuple[int, ...], tuple[int, ...]]:
     """The splits of a grid of n steps in the order of a walk, depth first.
 
-    (n - 1, 3): an interval's first time, where it is split, its last time; the depth of each; and
+    (3, n - 1): an interval's first time, where it is split, its last time; the depth of each; and
     how many come before each step. A grid of N = Q 2^P steps, Q odd, is split into Q units and
     each unit is halved. The grid of every second point has the same units, so with one generator
     a depth it sees the same path.
@@ -83,7 +83,7 @@ def tree(n: int) -> tuple[NDArray[np.intp], tuple[int, ...], tuple[int, ...]]:
             rest.append((m, j, depth))
             j = m
         before[i] = len(splits) - first
-    return np.array(splits, dtype=np.intp).reshape(-1, 3), tuple(depths), tuple(before)
+    return np.array(splits, dtype=np.intp).reshape(-1, 3).T, tuple(depths), tuple(before)
 
 
 def path(times: Sequence[float], fresh: Callable[[int], Normals]) -> Iterator[Normals]:
@@ -92,7 +92,7 @@ def path(times: Sequence[float], fresh: Callable[[int], Normals]) -> Iterator[No
     ``fresh(depth)`` returns the next normals of a depth of the tree.
     """
     splits, depths, before = tree(len(times) - 1)
-    parts = zip(splits.tolist(), depths, strict=True)
+    parts = zip(splits.T.tolist(), depths, strict=True)
     rest = [fresh(0)]
     for count in before:
         node = rest.pop()
@@ -120,12 +120,12 @@ def increments(
     t = np.asarray(times)
     splits, depths, before = tree(len(t) - 1)
     e = np.asarray(scales) * np.sqrt(t[:-1] - t[1:])
-    (i, m, _), (start, mid, end) = splits.T, t[splits].T
-    a, b, q = start - mid, mid - end, e[m] / e[i]
-    inside = a >= b
-    size = np.where(inside, (a + b) / a, 1.0)
-    std = e[m] * np.sqrt(a / (b * (a + b))) * size
-    back = -b / (a * q * size)
+    (a, b), (at_first, at_mid) = -np.diff(t[splits], axis=0), e[splits[:2]]
+    q, inside = at_mid / at_first, a >= b
+    whole = np.where(inside, a + b, a)  # H, or what is divided by where the two forms differ
+    std = at_mid * np.sqrt((a + b) / (a * b))
+    std = np.where(inside, std, std * (a / (a + b)))
+    back = -b / (q * whole)
     parts = zip(depths, *(v.tolist() for v in (std, back, q, inside)), strict=True)
     rest = [fresh(0, float(e[0] / sqrt(t[0] - t[-1])))]
     for count in before:

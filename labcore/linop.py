@@ -167,6 +167,8 @@ class LinOp(ABC):
 
 def promote(a: LinOp, b: LinOp) -> tuple[LinOp, LinOp]:
     """Both operators in the richer structure of the two."""
+    if a.rank == b.rank:
+        return a, b
     return (a.lift(b), b) if a.rank < b.rank else (a, b.lift(a))
 
 
@@ -187,6 +189,12 @@ class Scalar(LinOp):
 
     def accumulate(self, base: Tensor, x: Tensor) -> Tensor:
         return base.addcmul_(_lead(self.param.to(x), x.ndim), x)
+
+    def __rmul__(self, c: float | Tensor) -> Scalar:
+        p = self.param
+        return Scalar(torch.as_tensor(c, dtype=p.dtype, device=p.device) * p)
+
+    __mul__ = __rmul__
 
     def lift(self, like: LinOp) -> LinOp:
         return _LIFT_SCALAR[like.rank](self, like)

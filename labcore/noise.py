@@ -6,8 +6,8 @@ samplers integrate: u = -t, from -T up to -t_eps. Over the step from t down to s
     noise(t, s)         z = (B_{-s} - B_{-t}) / sqrt(h)
     noise.levy(t, s)    z, and the normalised space-time area k with
                         int_{-t}^{-s} (B_r - B_{-t}) dr = h^{3/2} (z/2 + k/sqrt(12))
-    noise.white(t, s)   the next of a sequence of normals that are no path's, for moves of a chain
-                        at one time: a longer chain begins with the draws of a shorter one
+    noise.white(ts)     a source of normals that are no path's, for moves of a chain at one time:
+                        a longer chain begins with the draws of a shorter one
 
 z and k are independent N(0, I) of shape (B, *event). B = len(seeds) n, the n rows of the first
 seed first; the rows of a seed are bit-equal to those of a run with that seed alone. Times are
@@ -26,16 +26,17 @@ A path with areas is another path than one without (the two agree over the whole
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import pairwise
-from math import ceil, inf, isfinite, log2, prod
+from math import ceil, isfinite, log2, prod
+from operator import gt
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from labcore.bridge import Normals, increments, join, path, split
 from labcore.errors import InvalidGrid, LabError, SamplerError
-from labcore.normals import PARTS, Source, drawn, with_areas
+from labcore.normals import PARTS, Source, White, drawn, exhausted, white, with_areas
 
 Time = Tensor | float
 
@@ -52,14 +53,19 @@ class Noise(ABC):
         z, k = self.draw(float(t), float(s), stream, 2)
         return z, k
 
-    def white(
-        self, t: Time, s: Time, stream: str = "", *, move: int = 0, factor: float = 1.0
-    ) -> Tensor:
-        """factor N(0, I), factor >= 0, for a move at one time: a new tensor, to be written to.
+    def white(self, ts: Tensor, moves: int = 1, stream: str = "") -> White:
+        """A source of N(0, I), as new tensors to be written to: each call hands out the next ones.
 
-        The moves within a step are numbered; each is asked once.
+        There are ``moves`` for each step of the grid ts, and SamplerError where more are asked.
         """
-        return factor * self.draw(float(t), float(s), f"{stream} {move}", 1)[0]
+        steps = ((t, s, f"{stream} {i}") for t, s in pairwise(ts.tolist()) for i in range(moves))
+
+        def next_one(factor: float = 1.0) -> Tensor:
+            for t, s, name in steps:
+                return factor * self.draw(t, s, name, 1)[0]
+            raise exhausted(stream, moves)
+
+        return next_one
 
     def scaled(self, ts: Tensor, factors: Sequence[float]) -> Iterator[Tensor]:
         """factors[i] noise(ts[i], ts[i + 1]) for every step, as new tensors, to be written to."""
@@ -90,9 +96,9 @@ def brownian(
     again. Raises InvalidGrid or LabError at once, SamplerError for a step that breaks this.
     """
     times = torch.as_tensor(ts).tolist()
-    if len(times) < 2 or not all(map(isfinite, times)):
+    if len(times) < 2 or not isfinite(sum(times)):
         raise InvalidGrid(f"grid: noise needs two or more finite times, it has {times[:5]}")
-    if any(s >= t for t, s in pairwise(times)):
+    if not all(map(gt, times, times[1:])):
         raise InvalidGrid("grid: times are not strictly decreasing; order them from T to t_eps")
     return Grid(times, Source(seeds, n, event, dtype, device))
 
@@ -116,9 +122,12 @@ class Grid(Noise):
 
     def __init__(self, times: Sequence[float], source: Source) -> None:
         self._times, self._source = times, source
-        self._index = {t: i for i, t in enumerate(times)}
         self._streams: dict[str, Reading] = {}
-        self._white: dict[tuple[str, int], tuple[int, list[Generator]]] = {}
+        self._white: set[str] = set()
+
+    @cached_property
+    def _index(self) -> dict[float, int]:
+        return {t: i for i, t in enumerate(self._times)}
 
     def _step(self, t: float, s: float) -> int:
         i = self._index.get(t, -2)
@@ -144,20 +153,18 @@ class Grid(Noise):
             )
         return reading.up_to(i)
 
-    def white(
-        self, t: Time, s: Time, stream: str = "", *, move: int = 0, factor: float = 1.0
-    ) -> Tensor:
-        i, key = self._step(float(t), float(s)), (stream, move)
-        last, generators = self._white.get(key) or (-1, self._source.generators("white", *key))
-        if i <= last:
+    def white(self, ts: Tensor, moves: int = 1, stream: str = "") -> White:
+        if ts.tolist() != self._times:
             raise SamplerError(
-                f"noise: move {move} of stream {stream!r} from {t} to {s} was drawn, or one of a "
-                "later step; number the moves within a step"
+                "noise: moves are asked for another grid; ask with the run's own ts"
             )
-        self._white[key] = i, generators
-        if not isfinite(factor):
-            return factor * self._source.cast(self._source.normal(generators))
-        return self._source.cast(self._source.normal(generators, factor))
+        if stream in self._white:
+            raise SamplerError(
+                f"noise: the moves of stream {stream!r} were handed out; ask once a run, or for "
+                "another stream"
+            )
+        self._white.add(stream)
+        return white(self._source, stream, moves, len(self._times) - 1)
 
     def scaled(self, ts: Tensor, factors: Sequence[float]) -> Iterator[Tensor]:
         times, source = ts.tolist(), self._source
@@ -172,8 +179,8 @@ class Grid(Noise):
 
 def _even(factors: Sequence[float], n: int) -> bool:
     """Whether there are n, positive and of sizes whose quotients are far within float32."""
-    most = max(factors, default=0.0)
-    return len(factors) == n and all(most * 1e-25 < f <= most < inf for f in factors)
+    known = len(factors) == n and isfinite(sum(factors))
+    return known and min(factors) > max(factors) * 1e-25 > 0
 
 
 class Reading:

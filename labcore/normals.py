@@ -1,15 +1,20 @@
 """Normals of a batch of seeds: one generator a seed and label, however many seeds there are."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, islice
+from math import isfinite
 
 import torch
 from torch import Generator, Tensor
 
 from labcore.bridge import Normals
-from labcore.errors import LabError
+from labcore.errors import LabError, SamplerError
 from labcore.seeds import generator
 
 PARTS = ("increment", "area")
+
+White = Callable[..., Tensor]
+"""() or (factor), factor >= 0 -> the next normals, (B, *event), times the factor."""
 
 
 class Source:
@@ -82,3 +87,28 @@ def with_areas(source: Source, stream: str) -> Callable[[int], Normals]:
         return tuple(map(source.normal, known[depth]))
 
     return fresh
+
+
+def white(source: Source, stream: str, moves: int, steps: int) -> White:
+    """The normals of ``moves`` moves a step, one generator a seed and number within the step."""
+    of_moves = [source.generators("white", stream, i) for i in range(moves)]
+    turns, quick = islice(cycle(of_moves), moves * steps), source.quick
+    like, empty_like = source.like, torch.empty_like
+
+    def next_one(factor: float = 1.0) -> Tensor:
+        for generators in turns:
+            if not isfinite(factor):
+                return factor * source.cast(source.normal(generators))
+            if quick:  # as in ``drawn``
+                return empty_like(like).normal_(0.0, factor, generator=generators[0])
+            return source.cast(source.normal(generators, factor))
+        raise exhausted(stream, moves)
+
+    return next_one
+
+
+def exhausted(stream: str, moves: int) -> SamplerError:
+    return SamplerError(
+        f"noise: the {moves} move(s) a step of stream {stream!r} have been drawn; ask for as many "
+        "as the chain makes"
+    )

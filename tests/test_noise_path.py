@@ -15,7 +15,7 @@ from torch import Tensor
 from labcore import InvalidGrid, LabError, SamplerError
 from labcore.bridge import increments as steps_of
 from labcore.bridge import path
-from labcore.noise import brownian, initial
+from labcore.noise import brownian, counting, initial
 
 F32, F64 = torch.float32, torch.float64
 
@@ -140,12 +140,14 @@ def test_white_draws_are_no_path_s_and_begin_alike_on_every_grid() -> None:
     long, short, rows = uneven(6), uneven(3), 100_000
     noise = brownian(long, (), (5,), rows)
     path = [noise(t, s) for t, s in pairwise(long)]
-    white = [noise.white(t, s) for t, s in pairwise(long)]
-    z = torch.stack([*path, *white, noise.white(long[0], long[1], "other")])
+    draw = noise.white(long)
+    white = [draw() for _ in long[1:]]
+    z = torch.stack([*path, *white, noise.white(long, stream="other")()])
     assert (z @ z.T / rows - torch.eye(len(z))).abs().max() < 0.02  # sd 0.0032 and 0.0045
     other = brownian(short, (), (4, 5), rows)
-    for z, (t, s) in zip(white, pairwise(short), strict=False):
-        assert torch.equal(other.white(t, s)[rows:], z)
+    draw = other.white(short)
+    for z, _ in zip(white, short[1:], strict=False):
+        assert torch.equal(draw()[rows:], z)
 
 
 def test_seeds_give_unrelated_paths() -> None:
@@ -204,12 +206,12 @@ def test_what_was_handed_out_is_not_written_to_later(seeds: tuple[int, ...]) -> 
         ts = uneven(n)
         path = brownian(ts, (2,), seeds, 6)
         scaled = brownian(ts, (2,), seeds, 6).scaled(ts, [0.5] * n)
-        white = brownian(ts, (2,), seeds, 6)
+        white = brownian(ts, (2,), seeds, 6).white(ts)
         steps = list(pairwise(ts.tolist()))
         for draws in (
             (path(t, s) for t, s in steps),
             scaled,
-            (white.white(t, s, factor=2.0) for t, s in steps),
+            (white(2.0) for _ in steps),
         ):
             kept = [(z, z.clone()) for z in draws]
             assert all(torch.equal(z, copy) for z, copy in kept)
@@ -224,30 +226,49 @@ def test_factors_of_any_size_are_products(factors: list[float]) -> None:
     )
     got = torch.stack(list(brownian(ts, (2,), (3,), 6).scaled(ts, factors)))
     assert torch.equal(got.nan_to_num(7.0), wanted.nan_to_num(7.0))
-    white = brownian(ts, (2,), (3,), 6).white(ts[0], ts[1], factor=factors[0])
-    plain = brownian(ts, (2,), (3,), 6).white(ts[0], ts[1])
+    white = brownian(ts, (2,), (3,), 6).white(ts)(factors[0])
+    plain = brownian(ts, (2,), (3,), 6).white(ts)()
     assert torch.allclose(white, factors[0] * plain, equal_nan=True, atol=1e-44)
     with pytest.raises(ValueError, match="shorter"):
         list(brownian(ts, (2,), (3,), 6).scaled(ts, [1.0]))
 
 
-def test_white_draws_are_scaled_in_float64_and_asked_once_a_step() -> None:
+def test_white_draws_are_scaled_in_float64_and_as_many_as_the_moves() -> None:
     ts = uneven(4)
-    one, other, single = (brownian(ts, (2,), (3, 4), 5, dtype=d) for d in (F64, F64, F32))
-    for t, s in pairwise(ts):
-        z = one.white(t, s, "kick", move=1)
+    noises = [brownian(ts, (2,), (3, 4), 5, dtype=d) for d in (F64, F64, F32)]
+    one, other, single = (noise.white(ts, 2, "kick") for noise in noises)
+    for _ in range(8):
+        z = one()
         assert z.dtype is F64
-        assert torch.allclose(other.white(t, s, "kick", move=1, factor=0.3), 0.3 * z, rtol=1e-15)
-        assert torch.allclose(single.white(t, s, "kick", move=1).double(), z, rtol=1e-6)
-    assert not torch.equal(one.white(ts[0], ts[1], "kick"), z)
-    for t, s, why in (
-        (ts[2], ts[3], "was drawn"),
-        (ts[3], ts[4], "was drawn"),
-        (ts[0], ts[2], "is no step of the grid"),
-        (ts[1], ts[0], "is no step of the grid"),
+        assert torch.allclose(other(0.3), 0.3 * z, rtol=1e-15)
+        assert torch.allclose(single().double(), z, rtol=1e-6)
+    for draw in (one, single):
+        with pytest.raises(SamplerError, match=r"2 move\(s\) a step of stream 'kick' have been"):
+            draw()
+    for ask, why in (
+        (lambda: noises[0].white(ts, 1, "kick"), "were handed out"),
+        (lambda: noises[0].white(ts[:-1], 1, "other"), "another grid"),
     ):
         with pytest.raises(SamplerError, match=why):
-            one.white(t, s, "kick", move=1)
+            ask()
+
+
+def test_moves_of_a_step_are_draws_of_their_own() -> None:
+    """The first move of every step is the same however many follow it."""
+    ts = uneven(3)
+    two, one = (brownian(ts, (2,), (3,), 5).white(ts, moves) for moves in (2, 1))
+    drawn = [two() for _ in range(6)]
+    assert all(torch.equal(z, one()) for z in drawn[::2])
+    assert len({float(z[0, 0]) for z in drawn}) == 6
+
+
+def test_white_draws_of_any_noise_are_its_draws_of_streams_by_number() -> None:
+    ts, noise = uneven(2), counting((2,))
+    draw = noise.white(ts, 2, "kick")
+    assert all(float(draw().abs().sum()) == 0 for _ in range(4))
+    assert len(noise.draws) == 4
+    with pytest.raises(SamplerError, match="have been drawn"):
+        draw()
 
 
 def test_scaled_steps_and_areas_are_of_two_paths() -> None:

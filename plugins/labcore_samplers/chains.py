@@ -9,29 +9,33 @@ own, and leaves p_u alone, exactly or nearly. Where it is used is not its busine
 Taken by Phi(s,t) that is annealing, by a step of another sampler it is predictor-corrector.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from itertools import islice, pairwise
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import cache, partial
+from itertools import islice
 from operator import matmul
-from typing import Annotated, Any
+from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
-from labcore import CountedScore, LinOp, Noise, Process
+from labcore import CountedScore, Noise, Process
 
 Size = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
 Draw = Callable[..., Tensor]
-"""The normals of one move, (B, *event), by the name of their stream; times a ``factor``."""
+"""() or (factor) -> the normals of the next move, (B, *event), times the factor."""
 
-Told = Mapping[str, Tensor]
+Draws = Callable[[str], Draw]
+"""The normals of a chain by the name of their stream."""
+
+Tell = Callable[[str, Tensor], None]
 """What a move says of itself: one number a row, (B,), by name."""
 
-Kernel = Callable[[CountedScore, Tensor, Iterable[Draw]], Iterator[tuple[Tensor, Told]]]
-"""(score, x, draws) -> x after each move, and what the move says."""
+Kernel = Callable[[CountedScore, Tensor, Draws, Tell], Iterator[Tensor]]
+"""(score, x, draws, tell) -> x after each move, without end."""
 
 Arrive = Callable[[Tensor], Tensor]
 """x at the level before -> x at this one."""
@@ -41,32 +45,26 @@ Chain = Generator[Tensor, None, dict[str, Tensor]]
 
 
 class Means:
-    """Means over moves, row by row."""
+    """Means over moves of what they say, row by row."""
 
     def __init__(self) -> None:
-        self._moves, self._sums = 0, dict[str, Tensor]()
+        self._said = dict[str, tuple[int, Tensor]]()
 
-    def last(self, x: Tensor, moves: Iterable[tuple[Tensor, Told]]) -> Tensor:
-        """x after the moves, what they say kept."""
-        for after, told in moves:
-            x, self._moves = after, self._moves + 1
-            for name, value in told.items():
-                self._sums[name] = self._sums.get(name, 0) + value.double()
-        return x
+    def tell(self, name: str, value: Tensor) -> None:
+        moves, total = self._said.get(name, (0, torch.zeros(())))
+        self._said[name] = moves + 1, total + value.double()
 
     def told(self) -> dict[str, Tensor]:
-        return {name: total / self._moves for name, total in self._sums.items()}
+        return {name: total / moves for name, (moves, total) in self._said.items()}
 
 
 def stay(
     kernel: Kernel, score: CountedScore, x: Tensor, ts: Tensor, noise: Noise, inner: int
 ) -> Chain:
     """One chain, ``inner`` moves for each step of the grid."""
-    means = Means()
-    moves = kernel(score, x, draws(noise, pairwise(ts.tolist()), inner))
-    for _ in range(len(ts) - 1):
-        x = means.last(x, islice(moves, inner))
-        yield x
+    means, moves = Means(), inner * (len(ts) - 1)
+    states = kernel(score, x, drawn(noise, ts, inner), means.tell)
+    yield from islice(states, inner - 1, moves, inner)
     return means.told()
 
 
@@ -80,10 +78,11 @@ def descend(
     inner: int,
 ) -> Chain:
     """A chain of ``inner`` moves at each of ts[1:], from where x arrives there."""
-    means = Means()
-    for step, arrive, kernel in zip(pairwise(ts.tolist()), arrivals, kernels, strict=True):
+    means, draws = Means(), drawn(noise, ts, inner)
+    for arrive, kernel in zip(arrivals, kernels, strict=True):
         x = arrive(x)
-        x = means.last(x, kernel(score, x, draws(noise, [step], inner)))
+        for moved in islice(kernel(score, x, draws, means.tell), inner):
+            x = moved
         yield x
     return means.told()
 
@@ -93,25 +92,6 @@ def carried(process: Process, ts: Tensor, x: Tensor) -> list[Arrive]:
     return [partial(matmul, Phi) for Phi in process.Phi(ts[1:], ts[:-1]).per_step(x)]
 
 
-def draws(noise: Noise, steps: Iterable[tuple[float, float]], inner: int) -> Iterator[Draw]:
-    """``inner`` moves for each step (t, s), which are numbered there."""
-    for t, s in steps:
-        for i in range(inner):
-            yield partial(noise.white, t, s, move=i)
-
-
-def move_kicks(R: LinOp, x: Tensor) -> list[Callable[[Draw, str], Tensor]]:
-    """R z of a move at each time, from its draw and the name of its stream: a new tensor."""
-    factors = R.factors
-    if factors is not None:
-        return [partial(_scaled, factor) for factor in factors]
-    return [partial(_kicked, r) for r in R.per_step(x)]
-
-
-def _scaled(factor: float, draw: Draw, stream: str) -> Tensor:
-    return draw(stream, factor=factor)
-
-
-def _kicked(r: Any, draw: Draw, stream: str) -> Tensor:
-    out: Tensor = r @ draw(stream)
-    return out
+def drawn(noise: Noise, ts: Tensor, inner: int) -> Draws:
+    """The normals of ``inner`` moves a step, each stream made as it is first asked for."""
+    return cache(lambda stream: noise.white(ts, inner, stream))

@@ -12,11 +12,12 @@ The snr rule makes e depend on z and has no bound where g vanishes, as at a mode
 alone is near p_s in many dimensions, where norms hardly vary, and far from it in the plane.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial, reduce
 from operator import add
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -24,7 +25,7 @@ import labcore
 from labcore import CountedScore, Entry, Noise, Process
 from labcore_samplers.ancestral import ancestral
 from labcore_samplers.ancestral import factors as of_ancestral
-from labcore_samplers.chains import Arrive, Chain, Count, Draw, Kernel, Size, Told, descend
+from labcore_samplers.chains import Arrive, Chain, Count, Draws, Kernel, Size, Tell, descend
 from labcore_samplers.ddim import ddim
 from labcore_samplers.ddim import factors as of_ddim
 from labcore_samplers.euler import euler, euler_maruyama
@@ -32,26 +33,26 @@ from labcore_samplers.heun import heun
 from labcore_samplers.hmc import shots
 from labcore_samplers.kicked import Factors, kicks
 from labcore_samplers.metropolis import drifts, metropolised, with_score
-from labcore_samplers.rates import rate_of
+from labcore_samplers.rates import constant
 from labcore_samplers.sde import euler_factors
 
-Step = Callable[[Tensor, Tensor, float], Tensor]
-"""(z, L^T g, r) -> sqrt(e), () or (B, *event)."""
+Step = Callable[[Tensor, Tensor, float, float], Tensor]
+"""(sqrt(2) z, L^T g / l, r, l) -> l sqrt(e), () or (B, *event): l is a number taken out of L."""
 
 FEW = 8
 Name = Literal["ancestral", "ddim", "euler", "euler_maruyama", "heun"]
 
 
-def snr(z: Tensor, pull: Tensor, r: float) -> Tensor:
-    """e = 2 (r |z| / |L^T g|)^2 of each row; no step where the score vanishes."""
-    z2, g2 = (row_sums(v.square()) for v in (z, pull))
-    root = z2.div_(g2).sqrt_().mul_(2**0.5 * r).nan_to_num_(0.0, 0.0, 0.0)
-    return root.reshape(-1, *[1] * (z.ndim - 1)).expand_as(z).contiguous()
+def snr(w: Tensor, pull: Tensor, r: float, l: float) -> Tensor:
+    """e = 2 (r |z| / |L^T g|)^2 of each row; no step where the score vanishes. No l remains."""
+    w2, g2 = row_sums(w.square()), row_sums(pull.square())
+    root = w2.div_(g2).sqrt_().mul_(r).nan_to_num_(0.0, 0.0, 0.0)
+    return root.reshape(-1, *[1] * (w.ndim - 1)).expand_as(w).contiguous()
 
 
-def fixed(z: Tensor, pull: Tensor, r: float) -> Tensor:
+def fixed(w: Tensor, pull: Tensor, r: float, l: float) -> Tensor:
     """e = 2 r^2."""
-    return z.new_tensor(2**0.5 * r)
+    return w.new_tensor(2**0.5 * r * l)
 
 
 def row_sums(v: Tensor) -> Tensor:
@@ -66,8 +67,8 @@ PREDICTORS: Mapping[str, Entry] = {
 AFFINE: Mapping[str, Callable[[Process, Tensor], Factors]] = {
     "ancestral": of_ancestral,
     "ddim": of_ddim,
-    "euler": partial(euler_factors, rate=rate_of(0.0)),
-    "euler_maruyama": partial(euler_factors, rate=rate_of(1.0)),
+    "euler": partial(euler_factors, rate=constant(0.0)),
+    "euler_maruyama": partial(euler_factors, rate=constant(1.0)),
 }
 """Those that are one affine step, whose factors for the whole grid are worked out at once."""
 STEPS: Mapping[str, Step] = {"snr": snr, "fixed": fixed}
@@ -103,12 +104,33 @@ def _affine(
 
 def sized(size: Step, r: float, process: Process, us: Tensor, x: Tensor) -> list[Kernel]:
     """Langevin steps whose size is worked out at each, at each of the times us."""
-    L = process.Sigma(us).chol
-    parts = zip(us, L.terms(x), L.T.per_step(x), strict=True)
-    return [partial(_sized, size, r, *each) for each in parts]
+    L, times = process.Sigma(us).chol, us.unbind()
+    if L.factors is not None:
+        numbers = zip(times, L.factors, strict=True)
+        return [partial(_by_number, size, r, *each) for each in numbers]
+    parts = zip(times, L.terms(x), L.T.per_step(x), strict=True)
+    return [partial(_by_operator, size, r, *each) for each in parts]
 
 
-def _sized(
+def _by_number(
+    size: Step,
+    r: float,
+    u: Tensor,
+    l: float,
+    score: CountedScore,
+    x: Tensor,
+    draws: Draws,
+    tell: Tell,
+) -> Iterator[Tensor]:
+    draw = draws("corrector")
+    while True:
+        w, g = draw(2**0.5), score(x, u)
+        root = size(w, g, r, l)
+        x = torch.addcmul(x, w.addcmul_(g, root), root)
+        yield x
+
+
+def _by_operator(
     size: Step,
     r: float,
     u: Tensor,
@@ -116,14 +138,15 @@ def _sized(
     upper: Any,
     score: CountedScore,
     x: Tensor,
-    draws: Iterable[Draw],
-) -> Iterator[tuple[Tensor, Told]]:
-    for draw in draws:
-        pull = upper @ score(x, u)
-        z = draw("corrector")
-        root = size(z, pull, r)
-        x = lower.added(x, pull.mul_(root).add_(z, alpha=2**0.5).mul_(root))
-        yield x, {}
+    draws: Draws,
+    tell: Tell,
+) -> Iterator[Tensor]:
+    draw = draws("corrector")
+    while True:
+        w, pull = draw(2**0.5), upper @ score(x, u)
+        root = size(w, pull, r, 1.0)
+        x = lower.added(x, w.addcmul_(pull, root).mul_(root))
+        yield x
 
 
 def _evals(predictor: str) -> int:

@@ -34,7 +34,7 @@ def ddim(
     """DDIM: deterministic at eta=0, DDPM's ancestral step at eta=1 (scalar and diagonal)."""
     P, Q, R = factors(process, ts, eta)
     if R is None:
-        return affine_steps(score, x, ts, noise, P, Q)
+        return affine_steps(score, x, ts, P, Q)
     return kicked_steps(score, x, ts, noise, P, Q, R)
 
 

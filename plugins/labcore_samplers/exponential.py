@@ -70,7 +70,7 @@ def integrate(
     if plan.kicked:
         return _kicked(plan, score, kicks(noise, ts, plan.whole(), x))
     if plan.once:
-        return affine_steps(score, x, ts, noise, *plan.affine())
+        return affine_steps(score, x, ts, *plan.affine())
     return _staged(plan, score, noise)
 
 

@@ -18,10 +18,14 @@ def kicked_steps(
 
     Every state yielded is a new tensor, which the caller may keep: it is the step's own noise.
     """
-    kick = kicks(noise, ts, R, x)
-    for t, p, q in zip(ts.unbind()[:-1], P.terms(x), Q.terms(x), strict=True):
-        g = score(x, t)
-        x = q.accumulate(p.accumulate(next(kick), x), g)
+    times, kick = ts.unbind()[:-1], kicks(noise, ts, R, x)
+    if P.factors is not None and Q.factors is not None:
+        for t, z, p, q in zip(times, kick, P.factors, Q.factors, strict=True):
+            x = z.add_(x, alpha=p).add_(score(x, t), alpha=q)
+            yield x
+        return
+    for t, z, p, q in zip(times, kick, P.terms(x), Q.terms(x), strict=True):
+        x = q.accumulate(p.accumulate(z, x), score(x, t))
         yield x
 
 

@@ -8,7 +8,7 @@ and on every process; data_std = 0 leaves Sigma(t), the e_i ~ sigma_i^2 of Song 
 Nothing corrects the error of a step: the law it settles on is off by O(e).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -16,34 +16,31 @@ import torch
 from torch import Tensor
 
 import labcore
-from labcore import CountedScore, LinOp, Mat, Noise, Process, Scalar
+from labcore import CountedScore, LinOp, Mat, Noise, Process
 from labcore_samplers.chains import (
     Chain,
     Count,
-    Draw,
+    Draws,
     Kernel,
     NotNegative,
     Size,
-    Told,
+    Tell,
     carried,
     descend,
-    move_kicks,
     stay,
 )
 
 
 def preconditioner(process: Process, t: Tensor, data_std: float) -> LinOp:
     """P(t) = data_std^2 Phi E E^T Phi^T + Sigma(t), for t (n,)."""
+    Sigma = process.Sigma(t)
+    if not data_std:
+        return Sigma
     Phi = process.Phi(t, torch.zeros_like(t))
-    return data_std**2 * (Phi @ _data(process) @ Phi.T) + process.Sigma(t)
-
-
-def _data(process: Process) -> LinOp:
-    """E E^T: one on the data, zero on added channels."""
     if process.structure != "channel":
-        return Scalar(torch.ones(1, dtype=torch.float64))
-    first = torch.eye(process.channels, dtype=torch.float64)[:1]
-    return Mat((first.mT @ first)[None])
+        return data_std**2 * (Phi @ Phi.T) + Sigma
+    first = torch.eye(process.channels, dtype=torch.float64)[:1]  # one on the data, else zero
+    return data_std**2 * (Phi @ Mat((first.mT @ first)[None]) @ Phi.T) + Sigma
 
 
 def unadjusted(
@@ -51,17 +48,36 @@ def unadjusted(
 ) -> list[Kernel]:
     """The kernel above at each of the times us."""
     P = preconditioner(process, us, data_std)
-    parts = (step * P).terms(x), move_kicks((2 * step) ** 0.5 * P.chol, x)
-    return [partial(_unadjusted, *each) for each in zip(us, *parts, strict=True)]
+    if P.factors is not None:
+        kicks = ((2 * step) ** 0.5 * P.chol).factors
+        numbers = zip(us, (step * P).factors, kicks, strict=True)
+        return [partial(_by_number, *each) for each in numbers]
+    parts = (step * P).terms(x), ((2 * step) ** 0.5 * P.chol).per_step(x)
+    return [partial(_by_operator, *each) for each in zip(us, *parts, strict=True)]
 
 
-def _unadjusted(
-    u: Tensor, pull: Any, kick: Any, score: CountedScore, x: Tensor, draws: Iterable[Draw]
-) -> Iterator[tuple[Tensor, Told]]:
-    for draw in draws:
-        g = score(x, u)
-        x = pull.accumulate(kick(draw, "langevin").add_(x), g)
-        yield x, {}
+def _by_number(
+    u: Tensor,
+    pull: float,
+    kick: float,
+    score: CountedScore,
+    x: Tensor,
+    draws: Draws,
+    tell: Tell,
+) -> Iterator[Tensor]:
+    draw = draws("langevin")
+    while True:
+        x = draw(kick).add_(x).add_(score(x, u), alpha=pull)
+        yield x
+
+
+def _by_operator(
+    u: Tensor, pull: Any, kick: Any, score: CountedScore, x: Tensor, draws: Draws, tell: Tell
+) -> Iterator[Tensor]:
+    draw = draws("langevin")
+    while True:
+        x = pull.accumulate((kick @ draw()).add_(x), score(x, u))
+        yield x
 
 
 @labcore.sampler(

@@ -23,11 +23,11 @@ from labcore import CountedScore, Noise, Process, ScoreError
 from labcore_samplers.chains import (
     Chain,
     Count,
-    Draw,
+    Draws,
     Kernel,
     NotNegative,
     Size,
-    Told,
+    Tell,
     carried,
     descend,
     stay,
@@ -55,22 +55,25 @@ def _chain(
     propose: Proposal,
     score: CountedScore,
     x: Tensor,
-    draws: Iterable[Draw],
-) -> Iterator[tuple[Tensor, Told]]:
+    draws: Draws,
+    tell: Tell,
+) -> Iterator[Tensor]:
     now, log_p = begin(score, x, u), score.log_prob(x, u).double()
     if not all(bool(part.isfinite().all()) for part in (*now, log_p)):
         raise ScoreError(  # every proposal would be refused, and nobody told
             f"score: it or its log-density is NaN or Inf at t={float(u):.4g} where the chain "
             "starts; end the grid at a larger t_eps or mend the score"
         )
-    for draw in draws:
-        new, log_q = propose(score, now, draw("proposal"))
+    proposal, accept = draws("proposal"), draws("accept")
+    while True:
+        new, log_q = propose(score, now, proposal())
         new_log_p = score.log_prob(new[0], u).double()
-        log_u = log_ndtr(draw("accept").flatten(1)[:, 0].double())
+        log_u = log_ndtr(accept().flatten(1)[:, 0].double())
         yes = log_u < new_log_p - log_p + log_q  # NaN and -inf are refused
         log_p = torch.where(yes, new_log_p, log_p)
         now = tuple(torch.where(_column(yes, a), a, b) for a, b in zip(new, now, strict=True))
-        yield now[0], {"acceptance": yes}
+        tell("acceptance", yes)
+        yield now[0]
 
 
 def _column(yes: Tensor, like: Tensor) -> Tensor:

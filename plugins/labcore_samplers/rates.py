@@ -36,13 +36,19 @@ def plain(value: Any) -> float | Knots:
 Rate = Annotated[float | Knots, BeforeValidator(plain)]
 
 
+def constant(lam: float) -> RateOf:
+    """The same at all times."""
+    return lambda t: torch.full_like(t, lam)
+
+
 def rate_of(lam: float | Knots) -> RateOf:
     """lam as a function of times."""
     given = plain(lam)
-    knots = sorted(given) if isinstance(given, tuple) else [(0.0, given)]
-    at, of = torch.tensor(knots, dtype=torch.float64).T.contiguous()
-    if len(knots) == 1:
-        return lambda t: torch.full_like(t, float(of))
+    if not isinstance(given, tuple):
+        return constant(given)
+    if len(given) == 1:
+        return constant(given[0][1])
+    at, of = torch.tensor(sorted(given), dtype=torch.float64).T.contiguous()
 
     def rate(t: Tensor) -> Tensor:
         i = torch.searchsorted(at, t.contiguous()).clamp(1, len(at) - 1)

@@ -39,16 +39,17 @@ def euler_steps(
     """Euler-Maruyama."""
     P, Q, R = euler_factors(process, ts, rate)
     if R is None:
-        return affine_steps(score, x, ts, noise, P, Q)
+        return affine_steps(score, x, ts, P, Q)
     return kicked_steps(score, x, ts, noise, P, Q, R)
 
 
 def euler_factors(process: Process, ts: Tensor, rate: RateOf) -> Factors:
     """What multiplies x_t, the score and, unless the rate is zero throughout, z."""
-    t, h, lam = ts[:-1], ts.diff(), rate(ts[:-1])
+    t = ts[:-1]
+    h, lam, G = ts[1:] - t, rate(t), process.G(t)
     P = Scalar(torch.ones_like(h)) + process.A(t) * h
-    Q = process.GG(t) * (-(1 + lam**2) / 2 * h)
-    return P, Q, process.G(t) * (lam * (-h).sqrt()) if bool(lam.any()) else None
+    Q = (G @ G.T) * ((lam * lam + 1) * (h / -2))
+    return P, Q, G * (lam * (-h).sqrt()) if bool(lam.any()) else None
 
 
 def heun_steps(
