@@ -164,7 +164,10 @@ def of_ours(subject: Subject, work: Work) -> Costs:
 
 
 def of_theirs(short: Runner, long: Runner, work: Work) -> Costs:
-    def cost(runner: Runner, bare: str, name: str) -> Cost:
+    bare = f"{short.who}, bare"
+    work[bare] = quietly(short.bare)
+
+    def cost(runner: Runner, name: str) -> Cost:
         x: list[Tensor] = []
         calls = peers.calls(quietly(lambda: x.append(runner.run())))
         check(runner.who, x[0])
@@ -173,9 +176,7 @@ def of_theirs(short: Runner, long: Runner, work: Work) -> Costs:
         unit = {"bare score": calls / N, "fresh": runner.draws / N}
         return Cost(runner.who, {name: 1}, own, unit, runner.same)
 
-    bare = f"bare {id(short)}"
-    work[bare] = quietly(short.bare)
-    few, many = (cost(r, bare, f"{id(r)}") for r in (short, long))
+    few, many = cost(short, short.who), cost(long, f"{long.who}, longer")
     return Costs(few, many.beyond(few))
 
 
@@ -192,6 +193,7 @@ def loops() -> Iterator[Row]:
     ours = [of_ours(subject, work) for subject in subjects()]
     pairs = zip(libraries(TS), libraries(LONG), strict=True)
     theirs = [of_theirs(*pair, work) for pair in pairs]
+    assert len({peer.run.who for peer in theirs}) == len(theirs), "two peers of one name"
     times = clocked(work, repeats=15, seconds=float(os.environ.get("SEC", "300")))
 
     rounds = [

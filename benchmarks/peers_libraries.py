@@ -166,6 +166,7 @@ def diffusers(x: Tensor, n: int) -> Iterator[Runner]:
                 eps(x, abar)
 
         said = [str(v) for k, v in options.items() if k in ("algorithm_type", "solver_order")]
+        said += ["plms"] * ("skip_prk_steps" in options)
         who = f"diffusers, {name.removesuffix('Scheduler')}" + (
             f"({' '.join(said)})" if said else ""
         )
