@@ -48,12 +48,12 @@ def unadjusted(
 ) -> list[Kernel]:
     """The kernel above at each of the times us."""
     P = preconditioner(process, us, data_std)
-    if P.factors is not None:
-        kicks = ((2 * step) ** 0.5 * P.chol).factors
-        numbers = zip(us, (step * P).factors, kicks, strict=True)
+    pull, kick = step * P, (2 * step) ** 0.5 * P.chol
+    if pull.factors is not None and kick.factors is not None:
+        numbers = zip(us, pull.factors, kick.factors, strict=True)
         return [partial(_by_number, *each) for each in numbers]
-    parts = (step * P).terms(x), ((2 * step) ** 0.5 * P.chol).per_step(x)
-    return [partial(_by_operator, *each) for each in zip(us, *parts, strict=True)]
+    parts = zip(us, pull.terms(x), kick.per_step(x), strict=True)
+    return [partial(_by_operator, *each) for each in parts]
 
 
 def _by_number(
