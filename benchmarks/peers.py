@@ -26,7 +26,7 @@ class Runner:
     """``run`` samples from x_T; ``bare`` calls the same network some times, and does no more.
 
     ``same`` are the samplers of ours that are the same method; ``draws`` the fresh normals of the
-    state's size that a run of it needs.
+    state's size that a run of it needs. A bound stands beside ours without being a goal.
     """
 
     who: str
@@ -34,6 +34,7 @@ class Runner:
     bare: Callable[[], object]
     same: tuple[str, ...] = ()
     draws: int = 0
+    bound: bool = False
 
 
 class Meter:
@@ -59,7 +60,10 @@ def calls(fn: Callable[[], object]) -> int:
 
 @metered
 def score(x: Tensor, t: Tensor) -> Tensor:
-    """grad log p_t(x) = (alpha m - x)/(alpha^2 v + sigma^2), VP with linear beta."""
+    """grad log p_t(x) = (alpha m - x)/(alpha^2 v + sigma^2), VP with linear beta.
+
+    t is () or, a time for each sample, (B, 1).
+    """
     a2 = torch.exp(-(B0 * t + (B1 - B0) / 2 * t * t))
     return (a2.sqrt() * M - x) / (a2 * V + (1 - a2))
 
@@ -71,9 +75,17 @@ def quiet(name: str) -> Any:
         return import_module(name)
 
 
-def by_hand(x: Tensor, ts: Tensor) -> Iterator[Runner]:
-    """The loops one writes: float64 times, the formulas as in the papers."""
-    n = len(ts) - 1
+def by_hand(x: Tensor, ts: Tensor, lean: bool = False) -> Iterator[Runner]:
+    """The loops one writes, the formulas as in the papers and a time for each sample.
+
+    That is what networks take, and how the loops of Song et al. and Ho et al. hand it to them.
+    The ``lean`` ones, for a network that takes one number, do their sums on that number alone:
+    bounds on what can be reached.
+    """
+    n, rows = len(ts) - 1, len(x)
+
+    def at(v: Tensor) -> Tensor:
+        return v if lean else torch.full((rows, 1), float(v))
 
     def cumulated() -> Tensor:
         return torch.exp(-(B0 * ts + (B1 - B0) / 2 * ts**2))
@@ -86,28 +98,29 @@ def by_hand(x: Tensor, ts: Tensor) -> Iterator[Runner]:
 
     def euler(x: Tensor = x) -> Tensor:
         for t, s in pairwise(ts.unbind()):
-            x = x + (s - t) * v(x, t)
+            x = x + (s - t) * v(x, at(t))
         return x
 
     def heun(x: Tensor = x) -> Tensor:
         for t, s in pairwise(ts.unbind()):
-            d = v(x, t)
-            x = x + (s - t) / 2 * (d + v(x + (s - t) * d, s))
+            d = v(x, at(t))
+            x = x + (s - t) / 2 * (d + v(x + (s - t) * d, at(s)))
         return x
 
     def ddim(x: Tensor = x) -> Tensor:
         abar = cumulated()
         for i in range(n):
-            eps = -((1 - abar[i]) ** 0.5) * score(x, ts[i])
-            x0 = (x - (1 - abar[i]) ** 0.5 * eps) / abar[i] ** 0.5
-            x = abar[i + 1] ** 0.5 * x0 + (1 - abar[i + 1]) ** 0.5 * eps
+            now, after = at(abar[i]), at(abar[i + 1])
+            eps = -((1 - now) ** 0.5) * score(x, at(ts[i]))
+            x0 = (x - (1 - now) ** 0.5 * eps) / now**0.5
+            x = after**0.5 * x0 + (1 - after) ** 0.5 * eps
         return x
 
     def dpmpp_2m(x: Tensor = x) -> Tensor:
         old, abar = x, cumulated()
         level = 0.5 * (abar / (1 - abar)).log()
         for i in range(n):
-            new = (x + (1 - abar[i]) * score(x, ts[i])) / abar[i] ** 0.5
+            new = (x + (1 - abar[i]) * score(x, at(ts[i]))) / abar[i] ** 0.5
             D, h = new, level[i + 1] - level[i]
             if i:
                 r = (level[i] - level[i - 1]) / h
@@ -118,42 +131,48 @@ def by_hand(x: Tensor, ts: Tensor) -> Iterator[Runner]:
 
     def maruyama(x: Tensor = x) -> Tensor:
         for t, s in pairwise(ts.unbind()):
-            h, b = t - s, beta(t)
-            x = x + h * (0.5 * b * x + b * score(x, t)) + (b * h) ** 0.5 * torch.randn_like(x)
+            h, b = t - s, beta(at(t))
+            x = x + h * (0.5 * b * x + b * score(x, at(t))) + (b * h) ** 0.5 * torch.randn_like(x)
         return x
 
     def ancestral(x: Tensor = x, then: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
         abar = cumulated()
         for i in range(n):
-            a, s2 = abar[i] / abar[i + 1], 1 - abar[i + 1]
-            C = (1 - a) * s2 / (1 - abar[i])
-            x = (x + (1 - a) * score(x, ts[i])) / a**0.5 + C**0.5 * torch.randn_like(x)
+            now, after = at(abar[i]), at(abar[i + 1])
+            a = now / after
+            C = (1 - a) * (1 - after) / (1 - now)
+            x = (x + (1 - a) * score(x, at(ts[i]))) / a**0.5 + C**0.5 * torch.randn_like(x)
             x = then(x, ts[i + 1]) if then else x
         return x
 
     def corrected(x: Tensor, t: Tensor) -> Tensor:
-        g, z = score(x, t), torch.randn_like(x)
+        g, z = score(x, at(t)), torch.randn_like(x)
         e = 2 * (0.16 * z.norm(dim=1).mean() / g.norm(dim=1).mean()) ** 2
         return x + e * g + (2 * e) ** 0.5 * z
 
     def langevin(x: Tensor = x) -> Tensor:
         for _ in range(n):
-            x = x + 0.05 * score(x, ts[-1]) + 0.1**0.5 * torch.randn_like(x)
+            x = x + 0.05 * score(x, at(ts[-1])) + 0.1**0.5 * torch.randn_like(x)
         return x
 
+    times = [at(t) for t in ts[:-1]]
+
     def bare() -> None:
-        for t in ts[:-1].unbind():
+        for t in times:
             score(x, t)
 
-    yield Runner("by hand, Euler", euler, bare, ("samplers:euler",))
-    yield Runner("by hand, DDIM", ddim, bare, ("samplers:ddim", *FIRST))
-    yield Runner("by hand, Heun", heun, bare, ("samplers:heun",))
-    yield Runner("by hand, DPM-Solver++(2M)", dpmpp_2m, bare, ("samplers:dpmpp_2m",))
-    yield Runner("by hand, Euler-Maruyama", maruyama, bare, MARUYAMA, n)
-    yield Runner("by hand, ancestral", ancestral, bare, ANCESTRAL, n)
     pc = partial(ancestral, then=corrected)
-    yield Runner("by hand, with a corrector", pc, bare, ("samplers:predictor_corrector",), 2 * n)
-    yield Runner("by hand, Langevin", langevin, bare, ("samplers:langevin",), n)
+    for name, run, same, draws in (
+        ("Euler", euler, ("samplers:euler",), 0),
+        ("DDIM", ddim, ("samplers:ddim", *FIRST), 0),
+        ("Heun", heun, ("samplers:heun",), 0),
+        ("DPM-Solver++(2M)", dpmpp_2m, ("samplers:dpmpp_2m",), 0),
+        ("Euler-Maruyama", maruyama, MARUYAMA, n),
+        ("ancestral", ancestral, ANCESTRAL, n),
+        ("with a corrector", pc, ("samplers:predictor_corrector",), 2 * n),
+        ("Langevin", langevin, ("samplers:langevin",), n),
+    ):
+        yield Runner(f"{'lean' if lean else 'by hand'}, {name}", run, bare, same, draws, lean)
 
 
 FIRST = ("samplers:dpm_solver_1", "samplers:dpmpp_1m")

@@ -2,8 +2,8 @@
 
 Seconds depend on the machine and on what else it is doing; the ratio of two callables timed in
 turn, round after round, does not. So each round runs every callable in a turn of its own, in a
-shuffled order, and a ratio is the median over rounds of the ratios within a round. A turn begins
-with a call that is not timed: after others' work everything a call touches is out of the caches.
+shuffled order, and a ratio is the median over rounds of the ratios within a round. The first half
+of a turn is not timed: after others' work all that a call touches is out of the caches.
 """
 
 import gc
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 Rounds = dict[str, list[float]]
 
-_SHORTEST = 25e-3  # calls faster than this are repeated within a turn until they fill it
+_SHORTEST = 20e-3  # calls faster than this are repeated until they fill it
 
 
 def rounds(
@@ -42,7 +42,7 @@ def rounds(
             order = list(work)
             shuffle(order)
             for name in order:
-                work[name]()
+                _once(work[name], loops[name], clock)
                 times[name].append(_once(work[name], loops[name], clock))
     finally:
         gc.enable()

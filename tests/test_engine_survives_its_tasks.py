@@ -277,3 +277,21 @@ def test_a_killed_driver_takes_its_workers_along(launch: Any) -> None:
     assert len(children) >= 2
     process.kill()
     assert psutil.wait_procs(children, timeout=20)[1] == []
+
+
+LOCKED = """
+    from labcore.engine import execute
+
+    def task(block):
+        import multiprocessing
+
+        task.lock = multiprocessing.RLock()  # kept until the worker ends, as tqdm's is
+        return block
+
+    print(sorted(execute([1, 2], task, workers=2)))
+"""
+
+
+def test_locks_of_tasks_leave_nothing_behind(launch: Any) -> None:
+    out, err = launch(LOCKED).communicate(timeout=60)
+    assert (out, err) == ("[(1, 1), (2, 2)]\n", "")

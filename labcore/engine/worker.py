@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import queue
 import resource
@@ -28,11 +29,22 @@ class ReadyWorker(Worker):
 
     async def start_unsafe(self) -> Any:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _make_locks_without_names()
         os.dup2(2, 1)  # what plugins print must not land in the driver's output
         self.limited = one_thread()
         self.task = _unpickled(self.blob)
         _limit_memory(self.room)
         return await super().start_unsafe()
+
+
+def _make_locks_without_names() -> None:
+    """A worker is ended at once, so nothing of it may wait to be tidied up.
+
+    Locks of multiprocessing, such as the one of tqdm's bars, have names to be removed later where
+    processes are spawned, and none where they are forked. A worker starts no processes itself.
+    """
+    if "fork" in multiprocessing.get_all_start_methods():
+        multiprocessing.set_start_method("fork", force=True)
 
 
 def _unpickled(blob: bytes) -> Callable[[Any], Any]:
