@@ -9,12 +9,11 @@ the floor of ours, so that libraries whose network takes other inputs are held t
 is 1 + overhead. There are two:
 
     run       all of a run of 50 steps, with its set-up: what the goals over the floor are for
-    a step    what 40 more steps add. Peers are compared by this: a set-up is
-              paid once, however many steps follow
+    a step    what 40 more steps add: a set-up is paid once, however many steps follow
 
 ``share`` is our overhead of a step over that of the best peer's same method, and must not exceed
-0.6; ``of a run`` is the same of whole runs, ``of the lean`` beside a loop by hand that takes one
-time for the whole batch, as ours do and nobody's network: two or three tensor calls a step. The
+0.6; ``of a run`` is the same of whole runs. ``of the lean`` stands beside, without a goal: a step
+of a loop by hand that has one time for the whole batch, two or three tensor calls in all. The
 Brownian paths of ours are the same on grids that nest, the normals of most peers are fresh: our
 overhead has the price of that in it. Methods that solve to a tolerance take the steps they like,
 so for them both are of the run.
