@@ -13,7 +13,7 @@ is 1 + overhead. There are two:
 
 ``share`` is our overhead of a step over that of the best peer's same method, and must not exceed
 0.6; ``of a run`` is the same of whole runs. ``of the lean`` stands beside, without a goal: a step
-of a loop by hand that has one time for the whole batch, two or three tensor calls in all. The
+of a loop by hand that has one time for the whole batch and does its sums on numbers. The
 Brownian paths of ours are the same on grids that nest, the normals of most peers are fresh: our
 overhead has the price of that in it. Methods that solve to a tolerance take the steps they like,
 so for them both are of the run.
@@ -230,14 +230,19 @@ def judged(
     row["a step"] = step if rivals else ""
     met = [run <= goal] if goal else []
     row |= {"best peer": "", "its step": "", "share": "", "most": "", "of a run": ""}
-    row["of the lean"] = (step - 1) / (min(bounds) - 1) if bounds else ""
+    row["of the lean"] = part(step, min(bounds)) if bounds else ""
     if rivals:
         peer = min(rivals, key=lambda name: rivals[name][1])
-        share = (step - 1) / (rivals[peer][1] - 1)
+        share = part(step, rivals[peer][1])
         row |= {"best peer": peer, "its step": rivals[peer][1], "share": share, "most": most}
-        row["of a run"] = (run - 1) / (min(of_run for of_run, _ in rivals.values()) - 1)
+        row["of a run"] = part(run, min(of_run for of_run, _ in rivals.values()))
         met.append(share <= most)
     return {**row, "met": ("yes" if all(met) else "NO") if met else ""}
+
+
+def part(ours: float, theirs: float) -> float:
+    """Our overhead over theirs; without end where theirs is lost in the noise of its floor."""
+    return (ours - 1) / (theirs - 1) if theirs > 1 else float("inf")
 
 
 def main() -> int:

@@ -78,9 +78,11 @@ def quiet(name: str) -> Any:
 def by_hand(x: Tensor, ts: Tensor, lean: bool = False) -> Iterator[Runner]:
     """The loops one writes, the formulas as in the papers and a time for each sample.
 
-    That is what networks take, and how the loops of Song et al. and Ho et al. hand it to them.
-    The ``lean`` ones, for a network that takes one number, do their sums on that number alone:
-    bounds on what can be reached.
+    That is what networks take. The coefficients that are functions of this time are then one a
+    sample too, as in the loops of Song et al. and Ho et al.; those of DPM-Solver++ and the size
+    of a corrector's step are numbers, as in theirs. To make the time is part of a network's call.
+    The ``lean`` ones, for a network that takes one number, do all their sums on numbers: bounds
+    on what can be reached.
     """
     n, rows = len(ts) - 1, len(x)
 
@@ -151,15 +153,19 @@ def by_hand(x: Tensor, ts: Tensor, lean: bool = False) -> Iterator[Runner]:
         return x + e * g + (2 * e) ** 0.5 * z
 
     def langevin(x: Tensor = x) -> Tensor:
+        u = at(ts[-1])
         for _ in range(n):
-            x = x + 0.05 * score(x, at(ts[-1])) + 0.1**0.5 * torch.randn_like(x)
+            x = x + 0.05 * score(x, u) + 0.1**0.5 * torch.randn_like(x)
         return x
 
-    times = [at(t) for t in ts[:-1]]
-
     def bare() -> None:
-        for t in times:
-            score(x, t)
+        for t in ts[:-1].unbind():
+            score(x, at(t))
+
+    def bare_at_one_time() -> None:
+        u = at(ts[-1])
+        for _ in range(n):
+            score(x, u)
 
     pc = partial(ancestral, then=corrected)
     for name, run, same, draws in (
@@ -172,7 +178,8 @@ def by_hand(x: Tensor, ts: Tensor, lean: bool = False) -> Iterator[Runner]:
         ("with a corrector", pc, ("samplers:predictor_corrector",), 2 * n),
         ("Langevin", langevin, ("samplers:langevin",), n),
     ):
-        yield Runner(f"{'lean' if lean else 'by hand'}, {name}", run, bare, same, draws, lean)
+        alone = bare_at_one_time if run is langevin else bare
+        yield Runner(f"{'lean' if lean else 'by hand'}, {name}", run, alone, same, draws, lean)
 
 
 FIRST = ("samplers:dpm_solver_1", "samplers:dpmpp_1m")

@@ -74,7 +74,7 @@ def k_diffusion(x: Tensor, n: int) -> Iterator[Runner]:
         s2 = (sigma * sigma).reshape(-1, 1)
         return (V * x + s2 * M) / (V + s2)
 
-    levels = sigmas[:-1].unbind()
+    levels = [sigma * start.new_ones(len(start)) for sigma in sigmas[:-1]]  # as it calls
 
     def bare() -> None:
         for sigma in levels:

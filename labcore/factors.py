@@ -30,9 +30,6 @@ class Number:
 
     a: float
 
-    def __matmul__(self, x: Tensor) -> Tensor:
-        return self.a * x
-
     def accumulate(self, base: Tensor, x: Tensor) -> Tensor:
         return base.add_(x, alpha=self.a)
 

@@ -56,7 +56,8 @@ class Noise(ABC):
     def white(self, ts: Tensor, moves: int = 1, stream: str = "") -> White:
         """A source of N(0, I), as new tensors to be written to: each call hands out the next ones.
 
-        There are ``moves`` for each step of the grid ts, and SamplerError where more are asked.
+        There are ``moves`` for each step of ts, which is the whole grid, and a stream has one
+        source a run. SamplerError where more is asked.
         """
         steps = ((t, s, f"{stream} {i}") for t, s in pairwise(ts.tolist()) for i in range(moves))
 

@@ -36,7 +36,7 @@ class Source:
         self._single = self._working is torch.float32
         shape = (len(self.seeds) * n, *event)
         self.like = torch.empty(shape, dtype=torch.float32, device=self.device)
-        self.quick = self._single and len(self.seeds) == 1
+        self.quick = dtype is torch.float32 and len(self.seeds) == 1
 
     def generators(self, *label: object) -> list[Generator]:
         return [generator(seed, *label, device=self.device) for seed in self.seeds]

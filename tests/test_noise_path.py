@@ -253,6 +253,18 @@ def test_white_draws_are_scaled_in_float64_and_as_many_as_the_moves() -> None:
             ask()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("seeds", [(3,), (3, 4)])
+def test_noise_of_any_precision_has_it(dtype: torch.dtype, seeds: tuple[int, ...]) -> None:
+    ts = uneven(4)
+    noise, exact = (brownian(ts, (2,), seeds, 5, dtype=d) for d in (dtype, F32))
+    pairs = [(noise.white(ts)(0.5), exact.white(ts)(0.5))]
+    pairs += zip(noise.scaled(ts, [0.5] * 4), exact.scaled(ts, [0.5] * 4), strict=True)
+    for z, of in pairs:
+        assert z.dtype is dtype
+        assert torch.equal(z, of.to(dtype))
+
+
 def test_moves_of_a_step_are_draws_of_their_own() -> None:
     """The first move of every step is the same however many follow it."""
     ts = uneven(3)

@@ -15,7 +15,7 @@ def affine_steps(score: Score, x: Tensor, ts: Tensor, P: LinOp, Q: LinOp) -> Ite
     """
     times, pull = ts.unbind()[:-1], Q.factors
     if P.factors is not None and pull is not None:
-        for t, p, q in zip(times, P.param.to(x).unbind(), pull, strict=True):
+        for t, p, q in zip(times, P.param.to(x).reshape(-1).unbind(), pull, strict=True):
             g = score(x, t)
             x = (p * x).add_(g, alpha=q)
             yield x

@@ -44,7 +44,7 @@ Name = Literal["ancestral", "ddim", "euler", "euler_maruyama", "heun"]
 
 
 def snr(w: Tensor, pull: Tensor, r: float, l: float) -> Tensor:
-    """e = 2 (r |z| / |L^T g|)^2 of each row; no step where the score vanishes. No l remains."""
+    """e = 2 (r |z| / |L^T g|)^2 of each row; no step where that vanishes. No l remains."""
     w2, g2 = row_sums(w.square()), row_sums(pull.square())
     root = w2.div_(g2).sqrt_().mul_(r).nan_to_num_(0.0, 0.0, 0.0)
     return root.reshape(-1, *[1] * (w.ndim - 1)).expand_as(w).contiguous()
@@ -125,7 +125,7 @@ def _by_number(
     draw = draws("corrector")
     while True:
         w, g = draw(2**0.5), score(x, u)
-        root = size(w, g, r, l)
+        root = size(w, g, r, l) if l else w.new_zeros(())
         x = torch.addcmul(x, w.addcmul_(g, root), root)
         yield x
 

@@ -11,7 +11,7 @@ from torch import Tensor
 import labcore
 from labcore import Noise, Process, Scalar, Score
 from labcore_samplers.affine import affine_steps
-from labcore_samplers.rates import constant
+from labcore_samplers.rates import rate_of
 from labcore_samplers.sde import euler_steps
 
 
@@ -31,7 +31,7 @@ def euler_maruyama(
     lam=1 is Anderson's reverse SDE, lam=0 the probability-flow ODE (then no noise is drawn);
     reverse_sde takes a rate that changes with t.
     """
-    return euler_steps(process, score, x, ts, noise, constant(lam))
+    return euler_steps(process, score, x, ts, noise, rate_of(lam))
 
 
 @labcore.sampler(order=1, evals=1, stochastic=False, cite="Euler (1768); Song et al. (2021)")

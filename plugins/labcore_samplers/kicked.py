@@ -16,7 +16,8 @@ def kicked_steps(
 ) -> Iterator[Tensor]:
     """x (B, *event) at ts[1:]; P, Q and R carry one operator a step.
 
-    Every state yielded is a new tensor, which the caller may keep: it is the step's own noise.
+    Every state yielded is a new tensor, which the caller may keep: it is the step's own noise,
+    to which x_t is added while both are in the cache, before the score is asked.
     """
     times, kick = ts.unbind()[:-1], kicks(noise, ts, R, x)
     if P.factors is not None and Q.factors is not None:

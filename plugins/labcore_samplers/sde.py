@@ -46,10 +46,10 @@ def euler_steps(
 def euler_factors(process: Process, ts: Tensor, rate: RateOf) -> Factors:
     """What multiplies x_t, the score and, unless the rate is zero throughout, z."""
     t = ts[:-1]
-    h, lam, G = ts[1:] - t, rate(t), process.G(t)
+    h, lam = ts[1:] - t, rate(t)
     P = Scalar(torch.ones_like(h)) + process.A(t) * h
-    Q = (G @ G.T) * ((lam * lam + 1) * (h / -2))
-    return P, Q, G * (lam * (-h).sqrt()) if bool(lam.any()) else None
+    Q = process.GG(t) * ((lam * lam + 1) * (h / -2))
+    return P, Q, process.G(t) * (lam * (-h).sqrt()) if bool(lam.any()) else None
 
 
 def heun_steps(

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from labcore import Process, SamplerError, Score
-from labcore.factors import Number
 
 Coefficients = tuple[Tensor, Any, Any]  # t, -A, G G^T/2
 
@@ -37,23 +36,16 @@ class Flow:
         us, h = -ts, ts[:-1] - ts[1:]
         within = [us[:-1] + c * h for c in stages or () if 0 < c < 1]
         ends = us if 1 in (stages or ()) else us[:-1]
-        us = torch.cat([ends, *within])
-        at = self._at(torch.clamp(-us.double(), *self._range)) if stages else ()
-        self._table = dict(zip(us.tolist(), at, strict=False))
+        self._table = dict[float, Coefficients]()
+        if stages:
+            times = torch.cat([ends, *within])
+            at = self._at(torch.clamp(-times.double(), *self._range))
+            self._table = dict(zip(times.tolist(), at, strict=True))
 
     def _at(self, t: Tensor) -> Iterator[Coefficients]:
         linear = (-self._process.A(t)).per_step(self._like)
         pull = (0.5 * self._process.GG(t)).terms(self._like)
         return zip(t.unbind(), linear, pull, strict=True)
-
-    def _once(self, t: float) -> Coefficients:
-        """Where a step control asks."""
-        within = min(max(t, self._range[0]), self._range[1])
-        at = torch.tensor([within], dtype=torch.float64)
-        A, GG = self._process.A(at), self._process.GG(at)
-        if A.factors is not None and GG.factors is not None:
-            return at[0], Number(-A.factors[0]), Number(GG.factors[0] / 2)
-        return at[0], (-A).per_step(self._like)[0], (0.5 * GG).terms(self._like)[0]
 
     def __call__(self, u: Tensor, x: Tensor, *, perturb: object = None) -> Tensor:
         now = float(u)
@@ -69,10 +61,22 @@ class Flow:
             )
         self.nfe += 1
         self.asked = -now
-        t, linear, pull = self._table.get(now) or self._once(-now)
+        known = self._table.get(now)
+        if known is None:
+            return self._between(-now, x)
+        t, linear, pull = known
         g = self._score(x, t)
         field: Tensor = pull.accumulate(linear @ x, g)
         return field
+
+    def _between(self, time: float, x: Tensor) -> Tensor:
+        """The field at a time of a step control's."""
+        t = torch.tensor([min(max(time, self._range[0]), self._range[1])], dtype=torch.float64)
+        A, GG, g = self._process.A(t), self._process.GG(t), self._score(x, t[0])
+        a, pull = A.factors, GG.factors
+        if a is not None and pull is not None:
+            return (-a[0] * x).add_(g, alpha=pull[0] / 2)
+        return (0.5 * GG).accumulate((-A) @ x, g)
 
     def callback_step(self, u: Tensor, x: Tensor, h: Tensor) -> None:
         """Solvers report every step; nobody listens."""
