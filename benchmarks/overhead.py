@@ -21,8 +21,9 @@ so for them both are of the run.
 The plugins that run a library's own steps on the lab's grid, score and noise cannot be cheaper
 than the library's integrator: they are held beside it, and the loops by hand beside our own.
 
-Everything runs in one thread, interleaved, and is timed by that thread's clock; ``at best`` is the
-ratio of each run's fastest round, for a machine on which others work.
+Everything runs in one thread, interleaved, and is timed by that thread's clock. Ratios are of
+median times over all rounds, since a step is a difference of two runs; ``at best`` is the ratio of
+each run's fastest round, for a machine on which others work.
 """
 
 import os
@@ -200,21 +201,15 @@ def loops() -> Iterator[Row]:
     assert len({peer.run.who for peer in theirs}) == len(theirs), "two peers of one name"
     times = clocked(work, repeats=19, seconds=float(os.environ.get("SEC", "450")))
 
-    rounds = [
-        dict(zip(times, column, strict=True)) for column in zip(*times.values(), strict=True)
-    ]
+    middle = timing.medians(times)
     best = {name: min(column) for name, column in times.items()}
-
-    def ratio(cost: Cost) -> float:
-        return float(torch.tensor([cost.ratio(each) for each in rounds]).median())
-
-    known = {each.run.who: (ratio(each.run), ratio(each.step)) for each in theirs}
+    known = {each.run.who: (each.run.ratio(middle), each.step.ratio(middle)) for each in theirs}
     for cost in ours:
         who = cost.run.who
         same_method = [peer.run for peer in theirs if who in peer.run.same]
         rivals = {peer.who: known[peer.who] for peer in same_method if not peer.bound}
         bounds = [known[peer.who][1] for peer in same_method if peer.bound]
-        row = judged(who, ratio(cost.run), ratio(cost.step), rivals, bounds)
+        row = judged(who, cost.run.ratio(middle), cost.step.ratio(middle), rivals, bounds)
         yield {**row, "at best": cost.run.ratio(best)}
 
 

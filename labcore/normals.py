@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
-from math import isfinite
 
 import torch
 from torch import Generator, Tensor
@@ -14,7 +13,7 @@ from labcore.seeds import generator
 PARTS = ("increment", "area")
 
 White = Callable[..., Tensor]
-"""() or (factor), factor >= 0 -> the next normals, (B, *event), times the factor."""
+"""() or (factor) -> the next normals, (B, *event), times the factor."""
 
 
 class Source:
@@ -97,11 +96,12 @@ def white(source: Source, stream: str, moves: int, steps: int) -> White:
 
     def next_one(factor: float = 1.0) -> Tensor:
         for generators in turns:
-            if not isfinite(factor):
+            try:
+                if quick:  # as in ``drawn``
+                    return empty_like(like).normal_(0.0, factor, generator=generators[0])
+                return source.cast(source.normal(generators, factor))
+            except RuntimeError:  # no standard deviation: NaN, or below zero
                 return factor * source.cast(source.normal(generators))
-            if quick:  # as in ``drawn``
-                return empty_like(like).normal_(0.0, factor, generator=generators[0])
-            return source.cast(source.normal(generators, factor))
         raise exhausted(stream, moves)
 
     return next_one

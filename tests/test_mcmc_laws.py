@@ -245,3 +245,18 @@ def test_the_snr_rule_is_that_of_the_paper_row_by_row() -> None:
     s = score(y, ts[1])
     e = 2 * (0.2 * z[1].norm(dim=1) / s.norm(dim=1))[:, None] ** 2
     torch.testing.assert_close(got, y + e * s + (2 * e).sqrt() * z[1], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("corrector", ["snr", "fixed"])
+@pytest.mark.parametrize("of", ["scalar", "diagonal"])
+def test_where_no_noise_is_left_a_corrector_stays(of: str, corrector: str) -> None:
+    """At t = 0, Sigma = 0 and so is every step."""
+    process = vp() if of == "scalar" else diag_vp()
+    score = exact(process, from_mixture(overlapping()))
+    ts = torch.tensor([1.0, 0.5, 0.0], dtype=F64)
+    x = torch.randn(10, 2, dtype=F64, generator=torch.Generator().manual_seed(4))
+    z = torch.randn(4, 10, 2, dtype=F64, generator=torch.Generator().manual_seed(3))
+    options: dict[str, Any] = {"predictor": "euler", "corrector": corrector}
+    *_, before, got = predictor_corrector(process, score, x, ts, replay(z), **options)
+    (moved,) = PREDICTORS["euler"](process, score, before, ts[1:], replay(z))
+    torch.testing.assert_close(got, moved, rtol=1e-13, atol=0)

@@ -147,6 +147,13 @@ def test_without_noise_it_is_a_method_of_the_flow(
     )
 
 
+@pytest.mark.parametrize("lam", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("sampler", [euler_maruyama, reverse_sde], ids=lambda e: e.name)
+def test_a_rate_that_is_none_is_refused(sampler: Entry, lam: float) -> None:
+    with pytest.raises(ValueError, match="give a number of at least 0"):
+        run(sampler, vp(), lam=lam)
+
+
 @pytest.mark.parametrize("lam", [0.5, 1.0])
 def test_a_constant_rate_is_euler_maruyama(lam: float) -> None:
     for given in (lam, [[0.5, lam]], [[0.0, lam], [0.2, lam], [1.0, lam]]):
