@@ -187,8 +187,6 @@ FIRST = ("samplers:dpm_solver_1", "samplers:dpmpp_1m")
 
 ANCESTRAL = ("samplers:ancestral", "samplers:ddim(eta=1)", "samplers:sde_dpmpp_1")
 MARUYAMA = ("samplers:euler_maruyama", "samplers:reverse_sde")
-THROUGH_TORCHSDE = ("torchsde:euler", "torchsde:milstein")
-"""All one method where the noise is additive."""
 
 
 FIXED = ("euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams")
@@ -230,8 +228,8 @@ def torchdiffeq(x: Tensor, ts: Tensor) -> Iterator[Runner]:
 
 
 ITO = {
-    "euler": (*MARUYAMA, *THROUGH_TORCHSDE),
-    "milstein": (*MARUYAMA, *THROUGH_TORCHSDE),
+    "euler": (*MARUYAMA, "torchsde:euler"),
+    "milstein": (*MARUYAMA, "torchsde:milstein"),  # the same where the noise is additive
     "srk": ("torchsde:srk", "samplers:sra1"),
 }
 STRATONOVICH = {
