@@ -133,8 +133,9 @@ def by_hand(x: Tensor, ts: Tensor, lean: bool = False) -> Iterator[Runner]:
 
     def maruyama(x: Tensor = x) -> Tensor:
         for t, s in pairwise(ts.unbind()):
-            h, b = t - s, beta(at(t))
-            x = x + h * (0.5 * b * x + b * score(x, at(t))) + (b * h) ** 0.5 * torch.randn_like(x)
+            h, u = t - s, at(t)
+            b = beta(u)
+            x = x + h * (0.5 * b * x + b * score(x, u)) + (b * h) ** 0.5 * torch.randn_like(x)
         return x
 
     def ancestral(x: Tensor = x, then: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:

@@ -13,14 +13,7 @@ def affine_steps(score: Score, x: Tensor, ts: Tensor, P: LinOp, Q: LinOp) -> Ite
     Every state yielded is a new tensor, which the caller may keep. The score comes first in a
     step: a tensor made before it would be out of the cache when it is needed.
     """
-    times, pull = ts.unbind()[:-1], Q.factors
-    if P.factors is not None and pull is not None:
-        for t, p, q in zip(times, P.param.to(x).reshape(-1).unbind(), pull, strict=True):
-            g = score(x, t)
-            x = (p * x).add_(g, alpha=q)
-            yield x
-        return
-    for t, keep, q in zip(times, P.per_step(x), Q.terms(x), strict=True):
+    for t, p, q in zip(ts.unbind()[:-1], P.per_step(x), Q.terms(x), strict=True):
         g = score(x, t)
-        x = q.accumulate(keep @ x, g)
+        x = q.accumulate(p @ x, g)
         yield x

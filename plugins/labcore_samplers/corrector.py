@@ -17,7 +17,6 @@ from functools import partial, reduce
 from operator import add
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -36,23 +35,23 @@ from labcore_samplers.metropolis import drifts, metropolised, with_score
 from labcore_samplers.rates import constant
 from labcore_samplers.sde import euler_factors
 
-Step = Callable[[Tensor, Tensor, float, float], Tensor]
-"""(sqrt(2) z, L^T g / l, r, l) -> l sqrt(e), () or (B, *event): l is a number taken out of L."""
+Step = Callable[[Tensor, Tensor, float], Tensor]
+"""(sqrt(2) z, L^T g, r) -> sqrt(e), () or (B, *event)."""
 
 FEW = 8
 Name = Literal["ancestral", "ddim", "euler", "euler_maruyama", "heun"]
 
 
-def snr(w: Tensor, pull: Tensor, r: float, l: float) -> Tensor:
-    """e = 2 (r |z| / |L^T g|)^2 of each row; no step where that vanishes. No l remains."""
+def snr(w: Tensor, pull: Tensor, r: float) -> Tensor:
+    """e = 2 (r |z| / |L^T g|)^2 of each row; no step where that vanishes."""
     w2, g2 = row_sums(w.square()), row_sums(pull.square())
     root = w2.div_(g2).sqrt_().mul_(r).nan_to_num_(0.0, 0.0, 0.0)
     return root.reshape(-1, *[1] * (w.ndim - 1)).expand_as(w).contiguous()
 
 
-def fixed(w: Tensor, pull: Tensor, r: float, l: float) -> Tensor:
+def fixed(w: Tensor, pull: Tensor, r: float) -> Tensor:
     """e = 2 r^2."""
-    return w.new_tensor(2**0.5 * r * l)
+    return w.new_tensor(2**0.5 * r)
 
 
 def row_sums(v: Tensor) -> Tensor:
@@ -104,33 +103,12 @@ def _affine(
 
 def sized(size: Step, r: float, process: Process, us: Tensor, x: Tensor) -> list[Kernel]:
     """Langevin steps whose size is worked out at each, at each of the times us."""
-    L, times = process.Sigma(us).chol, us.unbind()
-    if L.factors is not None:
-        numbers = zip(times, L.factors, strict=True)
-        return [partial(_by_number, size, r, *each) for each in numbers]
-    parts = zip(times, L.terms(x), L.T.per_step(x), strict=True)
-    return [partial(_by_operator, size, r, *each) for each in parts]
+    L = process.Sigma(us).chol
+    parts = zip(us.unbind(), L.terms(x), L.T.per_step(x), strict=True)
+    return [partial(_sized, size, r, *each) for each in parts]
 
 
-def _by_number(
-    size: Step,
-    r: float,
-    u: Tensor,
-    l: float,
-    score: CountedScore,
-    x: Tensor,
-    draws: Draws,
-    tell: Tell,
-) -> Iterator[Tensor]:
-    draw = draws("corrector")
-    while True:
-        w, g = draw(2**0.5), score(x, u)
-        root = size(w, g, r, l) if l else w.new_zeros(())
-        x = torch.addcmul(x, w.addcmul_(g, root), root)
-        yield x
-
-
-def _by_operator(
+def _sized(
     size: Step,
     r: float,
     u: Tensor,
@@ -144,7 +122,7 @@ def _by_operator(
     draw = draws("corrector")
     while True:
         w, pull = draw(2**0.5), upper @ score(x, u)
-        root = size(w, pull, r, 1.0)
+        root = size(w, pull, r)
         x = lower.added(x, w.addcmul_(pull, root).mul_(root))
         yield x
 

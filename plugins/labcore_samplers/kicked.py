@@ -20,11 +20,6 @@ def kicked_steps(
     to which x_t is added while both are in the cache, before the score is asked.
     """
     times, kick = ts.unbind()[:-1], kicks(noise, ts, R, x)
-    if P.factors is not None and Q.factors is not None:
-        for t, z, p, q in zip(times, kick, P.factors, Q.factors, strict=True):
-            x = z.add_(x, alpha=p).add_(score(x, t), alpha=q)
-            yield x
-        return
     for t, z, p, q in zip(times, kick, P.terms(x), Q.terms(x), strict=True):
         x = q.accumulate(p.accumulate(z, x), score(x, t))
         yield x

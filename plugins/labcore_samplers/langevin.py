@@ -8,8 +8,9 @@ and on every process; data_std = 0 leaves Sigma(t), the e_i ~ sigma_i^2 of Song 
 Nothing corrects the error of a step: the law it settles on is off by O(e).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from operator import methodcaller
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from labcore import CountedScore, LinOp, Mat, Noise, Process
 from labcore_samplers.chains import (
     Chain,
     Count,
+    Draw,
     Draws,
     Kernel,
     NotNegative,
@@ -48,18 +50,26 @@ def unadjusted(
 ) -> list[Kernel]:
     """The kernel above at each of the times us."""
     P = preconditioner(process, us, data_std)
-    pull, kick = step * P, (2 * step) ** 0.5 * P.chol
-    if pull.factors is not None and kick.factors is not None:
-        numbers = zip(us, pull.factors, kick.factors, strict=True)
-        return [partial(_by_number, *each) for each in numbers]
-    parts = zip(us, pull.terms(x), kick.per_step(x), strict=True)
-    return [partial(_by_operator, *each) for each in parts]
+    parts = (step * P).terms(x), _kicks((2 * step) ** 0.5 * P.chol, x)
+    return [partial(_unadjusted, *each) for each in zip(us, *parts, strict=True)]
 
 
-def _by_number(
+def _kicks(R: LinOp, x: Tensor) -> list[Callable[[Draw], Tensor]]:
+    """R z of a move at each time, from its draw: a number is drawn with it."""
+    if R.factors is not None:
+        return [methodcaller("__call__", factor) for factor in R.factors]
+    return [partial(_kicked, r) for r in R.per_step(x)]
+
+
+def _kicked(r: Any, draw: Draw) -> Tensor:
+    out: Tensor = r @ draw()
+    return out
+
+
+def _unadjusted(
     u: Tensor,
-    pull: float,
-    kick: float,
+    pull: Any,
+    kick: Callable[[Draw], Tensor],
     score: CountedScore,
     x: Tensor,
     draws: Draws,
@@ -67,16 +77,7 @@ def _by_number(
 ) -> Iterator[Tensor]:
     draw = draws("langevin")
     while True:
-        x = draw(kick).add_(x).add_(score(x, u), alpha=pull)
-        yield x
-
-
-def _by_operator(
-    u: Tensor, pull: Any, kick: Any, score: CountedScore, x: Tensor, draws: Draws, tell: Tell
-) -> Iterator[Tensor]:
-    draw = draws("langevin")
-    while True:
-        x = pull.accumulate((kick @ draw()).add_(x), score(x, u))
+        x = pull.accumulate(kick(draw).add_(x), score(x, u))
         yield x
 
 
