@@ -61,6 +61,35 @@ def medians(times: Rounds) -> dict[str, float]:
     return {name: statistics.median(column) for name, column in times.items()}
 
 
+def steadied(times: Rounds) -> Rounds:
+    """Each round's times over how slow that round was: the median of its times over the usual."""
+    middle, n = medians(times), len(next(iter(times.values())))
+    slow = [statistics.median(c[i] / middle[name] for name, c in times.items()) for i in range(n)]
+    return {
+        name: [t / by for t, by in zip(column, slow, strict=True)]
+        for name, column in times.items()
+    }
+
+
+def interval(
+    figure: Callable[[Mapping[str, float]], float], times: Rounds, processes: int = 1
+) -> tuple[float, float]:
+    """The middle 95 % of a figure of the medians, rounds being drawn with replacement.
+
+    Of times that several processes made, one after another, whole processes are drawn.
+    """
+    draw, n = random.Random(0).choices, len(next(iter(times.values())))
+    length = n // processes if processes > 1 else 1
+    starts = range(0, n, length)
+
+    def resampled() -> float:
+        drawn = [i + j for i in draw(starts, k=len(starts)) for j in range(length)]
+        return figure(medians({name: [c[i] for i in drawn] for name, c in times.items()}))
+
+    figures = sorted(resampled() for _ in range(400))
+    return figures[10], figures[-11]
+
+
 def ratios(times: Rounds, floor: str) -> dict[str, float]:
     """{name: median over rounds of its time over the floor's in the same round}."""
     return {

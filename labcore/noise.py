@@ -57,13 +57,15 @@ class Noise(ABC):
         """A source of N(0, I), as new tensors to be written to: each call hands out the next ones.
 
         There are ``moves`` for each step of ts, which is the whole grid, and a stream has one
-        source a run. SamplerError where more is asked.
+        source a run; ``source(factor, base)`` is base + factor z. SamplerError where more is
+        asked.
         """
         steps = ((t, s, f"{stream} {i}") for t, s in pairwise(ts.tolist()) for i in range(moves))
 
-        def next_one(factor: float = 1.0) -> Tensor:
+        def next_one(factor: float = 1.0, base: Tensor | None = None) -> Tensor:
             for t, s, name in steps:
-                return factor * self.draw(t, s, name, 1)[0]
+                z = factor * self.draw(t, s, name, 1)[0]
+                return z if base is None else base + z
             raise exhausted(stream, moves)
 
         return next_one

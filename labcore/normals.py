@@ -13,7 +13,8 @@ from labcore.seeds import generator
 PARTS = ("increment", "area")
 
 White = Callable[..., Tensor]
-"""() or (factor) -> the next normals, (B, *event), times the factor."""
+"""() or (factor) or (factor, base) -> the next normals, (B, *event), times the factor, added to
+the base; a new tensor."""
 
 
 class Source:
@@ -93,15 +94,20 @@ def white(source: Source, stream: str, moves: int, steps: int) -> White:
     of_moves = [source.generators("white", stream, i) for i in range(moves)]
     turns, quick = islice(cycle(of_moves), moves * steps), source.quick
     like, empty_like = source.like, torch.empty_like
+    spent = empty_like(like)  # for draws that are added to something at once
 
-    def next_one(factor: float = 1.0) -> Tensor:
+    def next_one(factor: float = 1.0, base: Tensor | None = None) -> Tensor:
         for generators in turns:
             try:
-                if quick:  # as in ``drawn``
+                if not quick:
+                    z = source.cast(source.normal(generators, factor))
+                elif base is None:  # as in ``drawn``
                     return empty_like(like).normal_(0.0, factor, generator=generators[0])
-                return source.cast(source.normal(generators, factor))
+                else:
+                    return base + spent.normal_(0.0, factor, generator=generators[0])
             except RuntimeError:  # no standard deviation: NaN, or below zero
-                return factor * source.cast(source.normal(generators))
+                z = factor * source.cast(source.normal(generators))
+            return z if base is None else base + z
         raise exhausted(stream, moves)
 
     return next_one

@@ -182,9 +182,10 @@ class CountedScore:
         return self.model.reverse(x, t, s, z, u)
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        self.nfe += self.model.cost * x.shape[0] / self.rows
-        s = self.model.score(x, t)
-        if s.shape != x.shape or s.dtype != x.dtype:
+        shape, model = x.shape, self.model
+        self.nfe += model.cost * shape[0] / self.rows
+        s = model.score(x, t)
+        if s.shape != shape or s.dtype != x.dtype:
             raise ScoreError(
                 f"score: it returned {tuple(s.shape)} {s.dtype} for x of {tuple(x.shape)} "
                 f"{x.dtype}; it must return grad log p_t(x) in the shape and dtype of x"

@@ -206,12 +206,14 @@ def test_what_was_handed_out_is_not_written_to_later(seeds: tuple[int, ...]) -> 
         ts = uneven(n)
         path = brownian(ts, (2,), seeds, 6)
         scaled = brownian(ts, (2,), seeds, 6).scaled(ts, [0.5] * n)
-        white = brownian(ts, (2,), seeds, 6).white(ts)
+        white, onto = (brownian(ts, (2,), seeds, 6).white(ts) for _ in range(2))
+        base = torch.ones(6 * len(seeds), 2)
         steps = list(pairwise(ts.tolist()))
         for draws in (
             (path(t, s) for t, s in steps),
             scaled,
             (white(2.0) for _ in steps),
+            (onto(2.0, base) for _ in steps),
         ):
             kept = [(z, z.clone()) for z in draws]
             assert all(torch.equal(z, copy) for z, copy in kept)
@@ -253,6 +255,22 @@ def test_white_draws_are_scaled_in_float64_and_as_many_as_the_moves() -> None:
             ask()
 
 
+@pytest.mark.parametrize("dtype", [F32, F64, torch.bfloat16])
+@pytest.mark.parametrize("seeds", [(3,), (3, 4)])
+@pytest.mark.parametrize("factor", [0.3, 0.0, -2.0, nan])
+def test_a_white_draw_added_to_a_state_is_their_sum(
+    dtype: torch.dtype, seeds: tuple[int, ...], factor: float
+) -> None:
+    ts, base = uneven(4), torch.linspace(-1, 1, 10 * len(seeds), dtype=dtype).reshape(-1, 2)
+    alone, onto = (brownian(ts, (2,), seeds, 5, dtype=dtype).white(ts) for _ in range(2))
+    before = base.clone()
+    for _ in range(4):
+        assert torch.equal(
+            onto(factor, base).nan_to_num(7.0), (base + alone(factor)).nan_to_num(7.0)
+        )
+    assert torch.equal(base, before)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("seeds", [(3,), (3, 4)])
 def test_noise_of_any_precision_has_it(dtype: torch.dtype, seeds: tuple[int, ...]) -> None:
@@ -275,9 +293,10 @@ def test_moves_of_a_step_are_draws_of_their_own() -> None:
 
 
 def test_white_draws_of_any_noise_are_its_draws_of_streams_by_number() -> None:
-    ts, noise = uneven(2), counting((2,))
+    ts, noise, one = uneven(2), counting((2,)), torch.ones(1, 2)
     draw = noise.white(ts, 2, "kick")
-    assert all(float(draw().abs().sum()) == 0 for _ in range(4))
+    assert all(float(draw().abs().sum()) == 0 for _ in range(2))
+    assert all(torch.equal(draw(0.5, one), one) for _ in range(2))
     assert len(noise.draws) == 4
     with pytest.raises(SamplerError, match="have been drawn"):
         draw()

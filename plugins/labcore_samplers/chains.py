@@ -26,7 +26,8 @@ NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
 Draw = Callable[..., Tensor]
-"""() or (factor) -> the normals of the next move, (B, *event), times the factor."""
+"""() or (factor) or (factor, base) -> the normals of the next move, (B, *event), times the factor,
+added to the base; a new tensor."""
 
 Draws = Callable[[str], Draw]
 """The normals of a chain by the name of their stream."""

@@ -10,7 +10,6 @@ Nothing corrects the error of a step: the law it settles on is off by O(e).
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from operator import methodcaller
 from typing import Any
 
 import torch
@@ -31,6 +30,9 @@ from labcore_samplers.chains import (
     descend,
     stay,
 )
+
+Kick = Callable[[Tensor], Tensor]
+"""x -> x + R z with the z of the next move, a new tensor."""
 
 
 def preconditioner(process: Process, t: Tensor, data_std: float) -> LinOp:
@@ -54,30 +56,33 @@ def unadjusted(
     return [partial(_unadjusted, *each) for each in zip(us, *parts, strict=True)]
 
 
-def _kicks(R: LinOp, x: Tensor) -> list[Callable[[Draw], Tensor]]:
-    """R z of a move at each time, from its draw: a number is drawn with it."""
+def _kicks(R: LinOp, x: Tensor) -> list[Callable[[Draw], Kick]]:
+    """x + R z of the moves at each time, from their draws: a number is drawn with them."""
     if R.factors is not None:
-        return [methodcaller("__call__", factor) for factor in R.factors]
+        return [partial(_scaled, factor) for factor in R.factors]
     return [partial(_kicked, r) for r in R.per_step(x)]
 
 
-def _kicked(r: Any, draw: Draw) -> Tensor:
-    out: Tensor = r @ draw()
-    return out
+def _scaled(factor: float, draw: Draw) -> Kick:
+    return partial(draw, factor)
+
+
+def _kicked(r: Any, draw: Draw) -> Kick:
+    return lambda x: r.added(x, draw())
 
 
 def _unadjusted(
     u: Tensor,
     pull: Any,
-    kick: Callable[[Draw], Tensor],
+    kicks: Callable[[Draw], Kick],
     score: CountedScore,
     x: Tensor,
     draws: Draws,
     tell: Tell,
 ) -> Iterator[Tensor]:
-    draw = draws("langevin")
+    kick, add = kicks(draws("langevin")), pull.accumulate
     while True:
-        x = pull.accumulate(kick(draw).add_(x), score(x, u))
+        x = add(kick(x), score(x, u))
         yield x
 
 
