@@ -14,44 +14,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import combinations
 from math import inf
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import numpy as np
 
 from labcore.engine import Failure, execute
-from labcore.entry import Entry
 from labcore.errors import InvalidOption
 from labcore.registry import Registry, load_registry
-from labcore.study import Use, use
-from labcore.testing.problems import PROBLEMS, ends
+from labcore.study import Use
+from labcore.testing.problems import PROBLEMS
+from labcore.traces import Runner, Trace, settings
 
 EQUAL, CLOSE = 1e-10, 1e-5
 SECONDS = 120.0
 """The time a setting has on a worker."""
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What a setting did: its flattened last states by problem, and why there are none."""
-
-    setting: str
-    sampler: str
-    default: bool = True
-    ends: dict[str, Any] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    noisy: bool = False
-    own_noise: bool = False
-    adaptive: bool = False
-
-    @property
-    def reason(self) -> str:
-        """Why it ran nowhere, or ""."""
-        return "" if self.ends else next(iter(self.failed.values()), "no problem was given")
 
 
 @dataclass(frozen=True)
@@ -144,9 +124,9 @@ class Fingerprints:
             if t.default:
                 named.setdefault(short(t.sampler), []).append(t.setting)
         found = []
-        for name, settings in sorted(named.items()):
-            parts = linked(settings, self.difference, CLOSE)
-            if len(parts) > 1 and len({s.partition(":")[0] for s in settings}) > 1:
+        for name, alike in sorted(named.items()):
+            parts = linked(alike, self.difference, CLOSE)
+            if len(parts) > 1 and len({s.partition(":")[0] for s in alike}) > 1:
                 sizes = [
                     self.difference(a, b) for p, q in combinations(parts, 2) for a in p for b in q
                 ]
@@ -259,79 +239,6 @@ def short(qualified: str) -> str:
     """The name without the words that libraries add: EulerDiscreteScheduler is euler."""
     name = qualified.rpartition(":")[2].lower()
     return WORDS.sub("", name).replace("_", "") or name
-
-
-def variants(entry: Entry) -> list[dict[str, Any]]:
-    """Options that make another algorithm of it, one changed at a time.
-
-    Every other choice of words, switch and bounded count; 0 and 1 of rates that are one of them.
-    """
-    found: list[dict[str, Any]] = []
-    hints = get_type_hints(entry.fn, include_extras=True)
-    for name, p in entry.parameters.items():
-        for value in _choices(hints.get(name), p.default):
-            with suppress(InvalidOption):
-                entry.bind({name: value})
-                if value != p.default:
-                    found.append({name: value})
-    return found
-
-
-def _choices(annotation: Any, default: Any) -> Sequence[Any]:
-    origin = get_origin(annotation)
-    if origin is Literal:
-        return get_args(annotation)
-    if isinstance(default, bool):
-        return (False, True)
-    if isinstance(default, int):
-        bounds = {type(m).__name__: m for m in getattr(annotation, "__metadata__", ())}
-        if {"Ge", "Le"} <= bounds.keys():
-            low, high = bounds["Ge"].ge, bounds["Le"].le
-            return range(low, high + 1) if high - low < 8 else ()
-        return ()
-    return (0.0, 1.0) if isinstance(default, float) and default in (0.0, 1.0) else ()
-
-
-def settings(registry: Registry, samplers: Iterable[str | Use] = ()) -> list[tuple[Use, bool]]:
-    """Those named, or all samplers, with their variants; and which have their default options.
-
-    A sampler named with options, as use("ddim", eta=1.0), is taken as it is.
-    """
-    given: list[str | Use] = list(samplers) or [name for name, _ in registry.all("sampler")]
-    found: dict[Use, bool] = {}
-    for one in given:
-        named = one if isinstance(one, Use) else Use(one)
-        found.setdefault(named.resolve("sampler", registry), not named.options)
-        if not named.options:
-            entry = registry.get("sampler", named.name)
-            for options in variants(entry):
-                found.setdefault(use(named.name, **options).resolve("sampler", registry), False)
-    return list(found.items())
-
-
-@dataclass(frozen=True, eq=False)
-class Runner:
-    """Runs a setting on every problem, in whatever process it is sent to."""
-
-    registry: Registry
-
-    def __call__(self, setting: tuple[Use, bool]) -> Trace:
-        of, default = setting
-        entry = self.registry.get("sampler", of.name)
-        return trace(entry, dict(of.options), str(of), of.name, default)
-
-
-def trace(
-    entry: Entry,
-    options: dict[str, Any],
-    setting: str = "",
-    sampler: str = "",
-    default: bool = True,
-) -> Trace:
-    """What an entry does on the problems; nothing that it raises on one ends the others."""
-    name = sampler or entry.name
-    adaptive = bool(entry.traits.get("coupled"))
-    return Trace(setting or name, name, default, *ends(entry, options), adaptive)
 
 
 def fingerprint(

@@ -14,18 +14,9 @@ from torch import Tensor
 import labcore
 from labcore import InvalidOption, UnknownName, load_registry, use
 from labcore.cli.fingerprint import fingerprint_command
-from labcore.fingerprints import (
-    Fingerprints,
-    Trace,
-    fingerprint,
-    gaps,
-    linked,
-    settings,
-    short,
-    trace,
-    variants,
-)
+from labcore.fingerprints import Fingerprints, fingerprint, gaps, linked, short
 from labcore.testing.problems import PROBLEMS
+from labcore.traces import Trace, settings, trace, variants
 from labcore_samplers import ddim, heun, midpoint
 
 IDENTITIES = [

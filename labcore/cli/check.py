@@ -78,17 +78,9 @@ def check_command(
     for note in notes:
         click.echo(note, err=True)
     where = None if named else store or _default_store()
-    said: Callable[[Certificate], None] = _json if as_json else _lines(verbose)
-    with progress(len(subjects)) as tick:
-
-        def follow(certificate: Certificate) -> None:
-            said(certificate)
-            tick()
-
-        count = cores() if workers is None else workers
-        made = list(
-            inspect_all(subjects, registry, where, min(count, len(subjects)), timeout, follow)
-        )
+    count = min(cores() if workers is None else workers, len(subjects))
+    with _following(len(subjects), _json if as_json else _lines(verbose)) as follow:
+        made = list(inspect_all(subjects, registry, where, count, timeout, follow))
     _end(made, where, as_json)
     if page:
         from labcore import pages
@@ -96,6 +88,21 @@ def check_command(
         for path in list(pages.write(made, page)):
             click.echo(f"  {path}", err=as_json)
     return 1 if any(certificate.state == "failed" for certificate in made) else 0
+
+
+Say = Callable[["Certificate"], None]
+
+
+@contextmanager
+def _following(total: int, said: Say) -> Iterator[Say]:
+    """Says each certificate as it comes, and moves the bar."""
+    with progress(total) as tick:
+
+        def follow(certificate: Certificate) -> None:
+            said(certificate)
+            tick()
+
+        yield follow
 
 
 def cores() -> int:
@@ -213,7 +220,7 @@ def line(certificate: Certificate) -> str:
     return f"{state:<11} " + one_line(f"{what} on {certificate.process}, {took}{found}", 2000)
 
 
-def _lines(verbose: bool) -> Callable[[Certificate], None]:
+def _lines(verbose: bool) -> Say:
     def say(certificate: Certificate) -> None:
         click.echo(line(certificate))
         if verbose:

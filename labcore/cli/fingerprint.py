@@ -37,9 +37,10 @@ def fingerprint_command(
 
     from labcore.cli import printable
     from labcore.cli.check import cores, progress
-    from labcore.fingerprints import fingerprint, settings
+    from labcore.fingerprints import fingerprint
     from labcore.registry import load_registry
     from labcore.study import read_use
+    from labcore.traces import settings
 
     if markdown and as_json:
         raise click.UsageError("--markdown with --json: choose one")

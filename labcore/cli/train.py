@@ -83,24 +83,15 @@ def train_command(
     say(f"{recipe}: {Path(folder) / recipe.key}")
     parts = Parts(registry, tell=say)
     try:
-        with _followed(recipe.steps) as report:
-            made = train(
-                recipe,
-                parts,
-                folder,
-                report=report if speaks else None,
-                every=every,
-                device=device,
-                devices=several,
-            )
+        with _followed(recipe.steps) as told:
+            report = told if speaks else None
+            where = {"device": device, "devices": several}
+            made = train(recipe, parts, folder, report=report, every=every, **where)
     except KeyboardInterrupt:
         say("training: the checkpoint is kept; the same command goes on from it")
         raise
-    say(
-        f"validation loss {made.facts['curve'][-1][2]:.5g} after {recipe.steps} steps, "
-        f"{made.facts['seconds']:.0f} s",
-        err=False,
-    )
+    loss, took = made.facts["curve"][-1][2], made.facts["seconds"]
+    say(f"validation loss {loss:.5g} after {recipe.steps} steps, {took:.0f} s", err=False)
     say(str(Path(folder) / recipe.key), err=False)
     return 0
 
