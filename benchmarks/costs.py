@@ -14,12 +14,13 @@ Sum = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Cost:
-    """A run, its floor and the floor of ours."""
+    """A run, its floor and the floor of ours; ``size`` counts the calls and draws of these."""
 
     who: str
     run: Sum
     floor: Sum
     unit: Sum
+    size: int
     same: tuple[str, ...] = ()
     bound: bool = False
 
@@ -31,16 +32,20 @@ class Cost:
         return 1 + (run - floor) / unit
 
     def beyond(self, short: "Cost") -> "Cost":
-        """What this run costs more than a shorter one; itself, where its floor is no larger."""
+        """What this run costs more than a shorter one; that one, where this is hardly longer."""
 
         def less(a: Sum, b: Sum) -> Sum:
             return {name: a.get(name, 0) - b.get(name, 0) for name in {**a, **b}}
 
-        unit = less(self.unit, short.unit)
-        if sum(unit.values()) < sum(short.unit.values()) / 2:
+        if self.size < 1.5 * short.size:
             return short
-        more = less(self.run, short.run), less(self.floor, short.floor), unit
-        return replace(self, run=more[0], floor=more[1], unit=more[2])
+        more = (
+            less(self.run, short.run),
+            less(self.floor, short.floor),
+            less(self.unit, short.unit),
+        )
+        size = self.size - short.size
+        return replace(self, run=more[0], floor=more[1], unit=more[2], size=size)
 
 
 @dataclass(frozen=True)
@@ -70,12 +75,12 @@ class Beside:
         return self.ours.run.who
 
     def pieces(self) -> list[str]:
-        """The work that its figures are made of, and the fresh normals that all floors know."""
+        """The work that its figures are made of."""
         costs = [
             c for each in (self.ours, *self.rivals, *self.bounds) for c in (each.run, each.step)
         ]
         names = (name for c in costs for part in (c.run, c.floor, c.unit) for name in part)
-        return list(dict.fromkeys(("fresh", *names)))
+        return list(dict.fromkeys(names))
 
     def best(self, times: Sum) -> Costs | None:
         """The rival with the cheapest step."""

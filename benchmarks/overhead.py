@@ -1,12 +1,12 @@
 """What every sampler costs beyond its score, beside the same methods by hand and in libraries.
 
-python benchmarks/overhead.py     ratios against their goals (some ten minutes)
+python benchmarks/overhead.py     ratios against their goals (some twenty minutes)
 
 The samplers are those of the registry, so none can be forgotten. The floor of a run is what cannot
 be avoided: the network (and log-density, and exact kernel) called as often as the run calls it,
-counted, and one fresh normal of the state's size a draw. An overhead is (time - own floor) over
-the floor of ours, so that libraries whose network takes other inputs are held to one unit; a ratio
-is 1 + overhead. There are two:
+counted, and one fresh normal of the state's size a draw, in turn (floors.py). An overhead is (time
+- own floor) over the floor of ours, so that libraries whose network takes other inputs are held to
+one unit; a ratio is 1 + overhead. There are two:
 
     run       all of a run of 50 steps, with its set-up: what the goals over the floor are for
     a step    what 40 more steps add: a set-up is paid once, however many steps follow
@@ -38,7 +38,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from subprocess import PIPE, run
@@ -49,14 +49,13 @@ import peers_libraries
 import timing
 import torch
 from costs import Beside, Cost, Costs
+from floors import Calls, floor
 from peers import Runner
 from subjects import (
     LONG,
-    SHAPE,
     START,
     TS,
     VP,
-    N,
     Subject,
     bare_calls,
     clocked,
@@ -70,7 +69,7 @@ Row = dict[str, object]
 MOST = 0.6
 """Of the best peer's overhead."""
 
-PROCESSES, ROUNDS = 6, 30
+PROCESSES, ROUNDS = 5, 30
 """Of a row that the times of the whole table leave open."""
 
 AS_IT_IS = {f"torchdiffeq:{name}": 1.05 for name in peers.ADAPTIVE}
@@ -117,7 +116,14 @@ def check(who: str, x: Tensor) -> None:
 Work = dict[str, Callable[[], object]]
 
 
-def of_ours(subject: Subject, work: Work, rivalled: bool) -> Costs:
+def floor_of(who: str, pieces: Mapping[str, Calls], often: Mapping[str, int], work: Work) -> str:
+    """The name under which the floor of such a run joins the work to be timed."""
+    name = " ".join([who, *(f"{n} {piece}" for piece, n in often.items() if n)])
+    work.setdefault(name, quietly(floor(pieces, often)))
+    return name
+
+
+def of_ours(subject: Subject, bare: Mapping[str, Calls], work: Work, rivalled: bool) -> Costs:
     """Its costs, once it was seen to do its work; the runs join the work to be timed."""
 
     def cost(ts: Tensor) -> Cost:
@@ -125,28 +131,27 @@ def of_ours(subject: Subject, work: Work, rivalled: bool) -> Costs:
         if subject.lawful:
             check(subject.who, x)
         assert bool(x.isfinite().all()), subject.who
-        floor = {f"bare {what}": often / N for what, often in count.calls.items()}
-        floor["fresh"] = count.draws / N
+        often = {**dict(sorted(count.calls.items())), "fresh": count.draws}
+        unit = {floor_of("bare", bare, often, work): 1}
         name = f"{subject.who}, {len(ts) - 1} steps"
         work[name] = quietly(partial(subject.run, ts))
-        return Cost(subject.who, {name: 1}, floor, floor)
+        return Cost(subject.who, {name: 1}, unit, unit, sum(often.values()))
 
     short = cost(TS)
     return Costs(short, cost(LONG).beyond(short) if rivalled else short)
 
 
-def of_theirs(short: Runner, long: Runner, work: Work) -> Costs:
-    bare = f"{short.who}, bare"
-    work[bare] = quietly(short.bare)
-
+def of_theirs(short: Runner, long: Runner, bare: Mapping[str, Calls], work: Work) -> Costs:
     def cost(runner: Runner, name: str) -> Cost:
         x: list[Tensor] = []
         calls = peers.calls(quietly(lambda: x.append(runner.run())))
         check(runner.who, x[0])
         work[name] = quietly(runner.run)
-        own = {bare: calls / peers.calls(short.bare), "fresh": runner.draws / N}
-        unit = {"bare score": calls / N, "fresh": runner.draws / N}
-        return Cost(runner.who, {name: 1}, own, unit, runner.same, runner.bound)
+        often = {"score": calls, "fresh": runner.draws}
+        own = floor_of(f"{name}, bare", {**bare, "score": runner.bare}, often, work)
+        unit = {floor_of("bare", bare, often, work): 1}
+        size = sum(often.values())
+        return Cost(runner.who, {name: 1}, {own: 1}, unit, size, runner.same, runner.bound)
 
     few, many = cost(short, short.who), cost(long, f"{long.who}, longer")
     return Costs(few, many.beyond(few))
@@ -166,21 +171,16 @@ class Plan:
 
 def plan(only: str | None = None) -> Plan:
     """Of every sampler, with a nearly free score; or of one and its peers."""
-    z, generator = torch.empty(SHAPE), torch.Generator().manual_seed(0)
-
-    def fresh() -> None:
-        for _ in range(N):
-            z.normal_(generator=generator)
-
-    work: Work = {"fresh": quietly(fresh)}
-    work |= {f"bare {what}": quietly(bare) for what, bare in bare_calls().items()}
+    work: Work = {}
+    bare = bare_calls()
     pairs = zip(libraries(TS), libraries(LONG), strict=True)
     chosen = [pair for pair in pairs if only is None or only in pair[0].same]
-    theirs = [of_theirs(*pair, work) for pair in chosen]
+    theirs = [of_theirs(*pair, bare, work) for pair in chosen]
     assert len({peer.run.who for peer in theirs}) == len(theirs), "two peers of one name"
     same = {who for peer in theirs for who in peer.run.same}
     those = [subject for subject in subjects() if only in (None, subject.who)]
-    return Plan(work, [of_ours(each, work, each.who in same) for each in those], theirs)
+    ours = [of_ours(each, bare, work, each.who in same) for each in those]
+    return Plan(work, ours, theirs)
 
 
 def loops() -> Iterator[Row]:
@@ -208,7 +208,7 @@ def only(who: str) -> None:
     chosen = plan(who)
     (row,) = chosen.beside()
     work = {name: chosen.work[name] for name in row.pieces()}
-    print(json.dumps(clocked(work, repeats=ROUNDS, seconds=60)))
+    print(json.dumps(clocked(work, repeats=ROUNDS, seconds=15)))
 
 
 def most(row: Beside) -> float:
@@ -231,7 +231,7 @@ def judged(row: Beside, times: Rounds, processes: int) -> Row:
         met.append(share <= most(row))
     said["of the lean"] = row.share_of_bounds(middle) if row.bounds else ""
     said["at best"] = row.ours.run.ratio({name: min(column) for name, column in times.items()})
-    said["rounds"] = len(times["fresh"])
+    said["rounds"] = len(next(iter(times.values())))
     return {**said, "met": ("yes" if all(met) else "NO") if met else ""}
 
 

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from floors import Calls
 from torch import Tensor
 
 B0, B1, V = 0.1, 20.0, 0.25
@@ -23,7 +24,7 @@ M = torch.tensor([1.0, -1.0])
 
 @dataclass(frozen=True)
 class Runner:
-    """``run`` samples from x_T; ``bare`` calls the same network some times, and does no more.
+    """``run`` samples from x_T; ``bare`` calls the same network along the grid, and does no more.
 
     ``same`` are the samplers of ours that are the same method; ``draws`` the fresh normals of the
     state's size that a run of it needs. A bound stands beside ours without being a goal.
@@ -31,7 +32,7 @@ class Runner:
 
     who: str
     run: Callable[[], Tensor]
-    bare: Callable[[], object]
+    bare: Calls
     same: tuple[str, ...] = ()
     draws: int = 0
     bound: bool = False
@@ -159,14 +160,14 @@ def by_hand(x: Tensor, ts: Tensor, lean: bool = False) -> Iterator[Runner]:
             x = x + 0.05 * score(x, u) + 0.1**0.5 * torch.randn_like(x)
         return x
 
-    def bare() -> None:
+    def bare() -> Iterator[object]:
         for t in ts[:-1].unbind():
-            score(x, at(t))
+            yield score(x, at(t))
 
-    def bare_at_one_time() -> None:
+    def bare_at_one_time() -> Iterator[object]:
         u = at(ts[-1])
         for _ in range(n):
-            score(x, u)
+            yield score(x, u)
 
     pc = partial(ancestral, then=corrected)
     for name, run, same, draws in (
@@ -212,9 +213,9 @@ def torchdiffeq(x: Tensor, ts: Tensor) -> Iterator[Runner]:
 
     times = ts.float()
 
-    def bare() -> None:
+    def bare() -> Iterator[object]:
         for t in times[:-1].unbind():
-            score(x, t)
+            yield score(x, t)
 
     def run(name: str, **options: Any) -> Tensor:
         out: Tensor = odeint(v, x, times, method=name, **options)[-1]
@@ -253,9 +254,9 @@ def torchsde(x: Tensor, n: int, t_eps: float) -> Iterator[Runner]:
     us = torch.tensor([0.0, 1 - t_eps])
     times = torch.linspace(1, t_eps, n + 1)[:-1].unbind()
 
-    def bare() -> None:
+    def bare() -> Iterator[object]:
         for t in times:
-            score(x, t)
+            yield score(x, t)
 
     def run(name: str, kind: str, form: str, **options: Any) -> Tensor:
         def g(u: Tensor, x: Tensor) -> Tensor:

@@ -76,9 +76,9 @@ def k_diffusion(x: Tensor, n: int) -> Iterator[Runner]:
 
     levels = [sigma * start.new_ones(len(start)) for sigma in sigmas[:-1]]  # as it calls
 
-    def bare() -> None:
+    def bare() -> Iterator[object]:
         for sigma in levels:
-            denoise(start, sigma)
+            yield denoise(start, sigma)
 
     def fresh(sigma: Tensor, sigma_next: Tensor) -> Tensor:
         return torch.randn_like(start)
@@ -161,9 +161,9 @@ def diffusers(x: Tensor, n: int) -> Iterator[Runner]:
                 y = scheduler.step(eps(scheduler.scale_model_input(y, t), abar), t, y).prev_sample
             return y
 
-        def bare() -> None:
+        def bare() -> Iterator[object]:
             for abar in levels:
-                eps(x, abar)
+                yield eps(x, abar)
 
         said = [str(v) for k, v in options.items() if k in ("algorithm_type", "solver_order")]
         said += ["plms"] * ("skip_prk_steps" in options)
@@ -194,9 +194,9 @@ def ipndm(scheduler: Any, x: Tensor, n: int) -> Runner:
             y = scheduler.step(v(y, t), t, y).prev_sample
         return y
 
-    def bare() -> None:
+    def bare() -> Iterator[object]:
         for t in scheduler.timesteps:
-            v(x, t)
+            yield v(x, t)
 
     return Runner("diffusers, IPNDM", run, bare, ours("ipndm"))
 
@@ -220,9 +220,9 @@ def score_sde_ve(scheduler: Any, x: Tensor, n: int) -> Runner:
             y = scheduler.step_pred(score(y, sigma), t, y).prev_sample
         return y
 
-    def bare() -> None:
+    def bare() -> Iterator[object]:
         for sigma in levels:
-            score(x, sigma)
+            yield score(x, sigma)
 
     return Runner("diffusers, ScoreSdeVe", run, bare, ours("predictor_corrector"), 2 * n)
 
@@ -261,9 +261,9 @@ def azula(x: Tensor, n: int) -> Iterator[Runner]:
     net = Exact()
     times = torch.linspace(1, 0, n + 1)[:-1].unbind()
 
-    def bare() -> None:
+    def bare() -> Iterator[object]:
         for t in times:
-            net(x, t)
+            yield net(x, t)
 
     for name, same, draws, options in AZULA:
         sampler = getattr(sample, name)(net, steps=n, silent=True, **options)

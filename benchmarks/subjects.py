@@ -11,6 +11,7 @@ from typing import Any
 import peers
 import timing
 import torch
+from floors import Calls, fresh
 from torch import Tensor
 
 import labcore
@@ -61,24 +62,24 @@ def network(wrap: Callable[[str, Any], Any] = lambda name, fn: fn) -> ScoreWith:
 BARE = network()
 
 
-def bare_calls() -> dict[str, Callable[[], object]]:
-    """Each of them called N times."""
+def bare_calls() -> dict[str, Calls]:
+    """Each of them along the grid, and fresh normals."""
     net, u = counted(BARE, len(START)), torch.rand(len(START))
 
-    def score() -> None:
+    def score() -> Iterator[object]:
         for t in times[:-1]:
-            net(START, t)
+            yield net(START, t)
 
-    def log_p() -> None:
+    def log_p() -> Iterator[object]:
         for t in times[:-1]:
-            net.log_prob(START, t)
+            yield net.log_prob(START, t)
 
-    def kernel() -> None:
+    def kernel() -> Iterator[object]:
         for t, s in pairwise(times):
-            net.reverse(START, t, s, START, u)
+            yield net.reverse(START, t, s, START, u)
 
     times = TS.unbind()
-    return {"score": score, "log_p_t": log_p, "reverse": kernel}
+    return {"score": score, "log_p_t": log_p, "reverse": kernel, "fresh": fresh(START)}
 
 
 @dataclass

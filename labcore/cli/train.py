@@ -84,9 +84,15 @@ def train_command(
     parts = Parts(registry, tell=say)
     try:
         with _followed(recipe.steps) as told:
-            report = told if speaks else None
-            where = {"device": device, "devices": several}
-            made = train(recipe, parts, folder, report=report, every=every, **where)
+            made = train(
+                recipe,
+                parts,
+                folder,
+                report=told if speaks else None,
+                every=every,
+                device=device,
+                devices=several,
+            )
     except KeyboardInterrupt:
         say("training: the checkpoint is kept; the same command goes on from it")
         raise
