@@ -6,8 +6,6 @@ Times are kept by the name of the piece of work that took them; a cost is a sum 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import timing
-
 Sum = Mapping[str, float]
 """How often each piece of the measured work goes into a sum of times."""
 
@@ -82,10 +80,6 @@ class Beside:
         names = (name for c in costs for part in (c.run, c.floor, c.unit) for name in part)
         return list(dict.fromkeys(names))
 
-    def best(self, times: Sum) -> Costs | None:
-        """The rival with the cheapest step."""
-        return min(self.rivals, key=lambda rival: rival.step.ratio(times), default=None)
-
     def share(self, times: Sum) -> float:
         """Our overhead of a step over the least of the rivals'."""
         return _part(self.ours.step, [rival.step for rival in self.rivals], times)
@@ -95,10 +89,6 @@ class Beside:
 
     def share_of_bounds(self, times: Sum) -> float:
         return _part(self.ours.step, [bound.step for bound in self.bounds], times)
-
-    def within(self, times: timing.Rounds, processes: int) -> tuple[float, float]:
-        """An interval of 95 % for the share (see `timing.interval`); nothing without a rival."""
-        return timing.interval(self.share, times, processes) if self.rivals else (0.0, 0.0)
 
 
 def _part(ours: Cost, theirs: Sequence[Cost], times: Sum) -> float:

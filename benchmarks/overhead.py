@@ -14,7 +14,7 @@ one unit; a ratio is 1 + overhead. There are two:
 ``share`` is our overhead of a step over that of the best peer's same method, and must not exceed
 0.6; ``within`` is the interval of 95 % that the rounds leave for it (drawn again and again with
 replacement). A row that the interval does not show to meet its goal is timed once more, alone with
-its peers and in several processes, which are then drawn instead: where the states lie in memory is
+its peers in several processes, and the median of theirs counts: where the states lie in memory is
 the chance of a process, and moves a step by a microsecond or two. ``of a run`` is the share of
 whole runs. ``of the lean`` stands beside, without a goal: a step of a loop by hand that has one
 time for the whole batch and does its sums on numbers. The Brownian paths of ours are the same on
@@ -48,7 +48,7 @@ import peers
 import peers_libraries
 import timing
 import torch
-from costs import Beside, Cost, Costs
+from costs import Beside, Cost, Costs, Sum
 from floors import Calls, floor
 from peers import Runner
 from subjects import (
@@ -69,7 +69,7 @@ Row = dict[str, object]
 MOST = 0.6
 """Of the best peer's overhead."""
 
-PROCESSES, ROUNDS = 5, 30
+PROCESSES, ROUNDS = 7, 30
 """Of a row that the times of the whole table leave open."""
 
 AS_IT_IS = {f"torchdiffeq:{name}": 1.05 for name in peers.ADAPTIVE}
@@ -190,17 +190,16 @@ def loops() -> Iterator[Row]:
     times = clocked(everything.work, repeats=19, seconds=seconds)
     for row in everything.beside():
         those = timing.steadied({name: times[name] for name in row.pieces()})
-        yield judged(row, *decisive(row, those))
+        yield judged(row, decisive(row, [those]))
 
 
-def decisive(row: Beside, times: Rounds) -> tuple[Rounds, int]:
-    """The times and how many processes they are from; of this row alone, where it needs that."""
-    if row.within(times, 1)[1] <= most(row):
-        return times, 1
+def decisive(row: Beside, parts: list[Rounds]) -> list[Rounds]:
+    """These times or, where they do not show the goal met, those of processes of its own."""
+    if not row.rivals or timing.interval(row.share, parts)[1] <= most(row):
+        return parts
     alone = [sys.executable, __file__, "--only", row.who]
     done = (run(alone, check=True, stdout=PIPE, text=True).stdout for _ in range(PROCESSES))
-    parts = [timing.steadied(json.loads(out.splitlines()[-1])) for out in done]
-    return {name: [t for part in parts for t in part[name]] for name in times}, PROCESSES
+    return [timing.steadied(json.loads(out.splitlines()[-1])) for out in done]
 
 
 def only(who: str) -> None:
@@ -208,30 +207,36 @@ def only(who: str) -> None:
     chosen = plan(who)
     (row,) = chosen.beside()
     work = {name: chosen.work[name] for name in row.pieces()}
-    print(json.dumps(clocked(work, repeats=ROUNDS, seconds=15)))
+    print(json.dumps(clocked(work, repeats=ROUNDS, seconds=12)))
 
 
 def most(row: Beside) -> float:
     return AS_IT_IS.get(row.who, MOST)
 
 
-def judged(row: Beside, times: Rounds, processes: int) -> Row:
-    middle = timing.medians(times)
-    run, goal = row.ours.run.ratio(middle), GOALS.get(row.who)
-    said: Row = {"sampler": row.who, "run": run, "goal": f"<= {goal:g}" if goal else ""}
-    met = [run <= goal] if goal else []
-    step, best = row.ours.step.ratio(middle), row.best(middle)
-    said |= {"a step": step if best else "", "best peer": "", "its step": "", "share": ""}
-    said |= {"within": "", "most": "", "of a run": ""}
-    if best:
-        share, interval = row.share(middle), row.within(times, processes)
-        said |= {"best peer": best.run.who, "its step": best.step.ratio(middle), "share": share}
-        said |= {"within": "{:.2g}-{:.2g}".format(*interval), "most": most(row)}
-        said["of a run"] = row.share_of_a_run(middle)
+def judged(row: Beside, parts: list[Rounds]) -> Row:
+    def value(figure: Callable[[Sum], float]) -> float:
+        return timing.typical(figure, parts)
+
+    ours, goal = row.ours, GOALS.get(row.who)
+    said: Row = {"sampler": row.who, "run": value(ours.run.ratio)}
+    said["goal"] = f"<= {goal:g}" if goal else ""
+    met = [value(ours.run.ratio) <= goal] if goal else []
+    said |= dict.fromkeys(("a step", "best peer", "its step", "share", "within", "most"), "")
+    said["of a run"] = ""
+    if row.rivals:
+        best = min(row.rivals, key=lambda rival: value(rival.step.ratio))
+        share, interval = value(row.share), timing.interval(row.share, parts)
+        said |= {"a step": value(ours.step.ratio), "best peer": best.run.who}
+        said |= {"its step": value(best.step.ratio), "share": share, "most": most(row)}
+        said |= {
+            "within": "{:.2g}-{:.2g}".format(*interval),
+            "of a run": value(row.share_of_a_run),
+        }
         met.append(share <= most(row))
-    said["of the lean"] = row.share_of_bounds(middle) if row.bounds else ""
-    said["at best"] = row.ours.run.ratio({name: min(column) for name, column in times.items()})
-    said["rounds"] = len(next(iter(times.values())))
+    said["of the lean"] = value(row.share_of_bounds) if row.bounds else ""
+    quickest = {name: min(c) for name, c in parts[0].items()}
+    said |= {"at best": ours.run.ratio(quickest), "processes": len(parts)}
     return {**said, "met": ("yes" if all(met) else "NO") if met else ""}
 
 

@@ -11,7 +11,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 Rounds = dict[str, list[float]]
 
@@ -71,23 +71,29 @@ def steadied(times: Rounds) -> Rounds:
     }
 
 
-def interval(
-    figure: Callable[[Mapping[str, float]], float], times: Rounds, processes: int = 1
-) -> tuple[float, float]:
-    """The middle 95 % of a figure of the medians, rounds being drawn with replacement.
+Figure = Callable[[Mapping[str, float]], float]
+"""Of the median times."""
 
-    Of times that several processes made, one after another, whole processes are drawn.
-    """
-    draw, n = random.Random(0).choices, len(next(iter(times.values())))
-    length = n // processes if processes > 1 else 1
-    starts = range(0, n, length)
 
-    def resampled() -> float:
-        drawn = [i + j for i in draw(starts, k=len(starts)) for j in range(length)]
-        return figure(medians({name: [c[i] for i in drawn] for name, c in times.items()}))
+def typical(figure: Figure, parts: Sequence[Rounds]) -> float:
+    """The median over processes, each with rounds of its own, of a figure of their medians."""
+    return statistics.median(figure(medians(part)) for part in parts)
 
-    figures = sorted(resampled() for _ in range(400))
-    return figures[10], figures[-11]
+
+def interval(figure: Figure, parts: Sequence[Rounds]) -> tuple[float, float]:
+    """The middle 95 % of ``typical``, processes drawn with replacement; of one, its rounds."""
+    draw = random.Random(0).choices
+    if len(parts) > 1:
+        each = [figure(medians(part)) for part in parts]
+        drawn = [statistics.median(draw(each, k=len(each))) for _ in range(400)]
+    else:
+        (times,) = parts
+        n = len(next(iter(times.values())))
+        drawn = []
+        for _ in range(400):
+            at = draw(range(n), k=n)
+            drawn.append(figure(medians({name: [c[i] for i in at] for name, c in times.items()})))
+    return sorted(drawn)[10], sorted(drawn)[-11]
 
 
 def ratios(times: Rounds, floor: str) -> dict[str, float]:
