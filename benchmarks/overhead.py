@@ -1,6 +1,6 @@
 """What every sampler costs beyond its score, beside the same methods by hand and in libraries.
 
-python benchmarks/overhead.py     ratios against their goals (some twenty minutes)
+python benchmarks/overhead.py     ratios against their goals (some half an hour)
 
 The samplers are those of the registry, so none can be forgotten. The floor of a run is what cannot
 be avoided: the network (and log-density, and exact kernel) called as often as the run calls it,
@@ -69,7 +69,7 @@ Row = dict[str, object]
 MOST = 0.6
 """Of the best peer's overhead."""
 
-PROCESSES, ROUNDS = 7, 30
+PROCESSES, ROUNDS = 5, 30
 """Of a row that the times of the whole table leave open."""
 
 AS_IT_IS = {f"torchdiffeq:{name}": 1.05 for name in peers.ADAPTIVE}
@@ -207,7 +207,7 @@ def only(who: str) -> None:
     chosen = plan(who)
     (row,) = chosen.beside()
     work = {name: chosen.work[name] for name in row.pieces()}
-    print(json.dumps(clocked(work, repeats=ROUNDS, seconds=12)))
+    print(json.dumps(clocked(work, repeats=ROUNDS, seconds=8)))
 
 
 def most(row: Beside) -> float:
