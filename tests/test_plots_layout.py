@@ -46,6 +46,17 @@ FIGURES = {
     "heatmap of long names": lambda: plots.heatmap(MANY, "energy", columns="steps"),
     "heatmap in panels": lambda: plots.heatmap(WIDE, "energy", columns="process"),
     "sheet": lambda: plots.sheet_2d(dict.fromkeys(LONG[:7], CLOUD)),
+    "sheet with notes": lambda: plots.sheet_2d(
+        {(s, k): CLOUD for s in LONG[:2] for k in STEPS[:3]},
+        notes={(LONG[0], 5): "4 NFE\ngrid karras", (LONG[2], 10): "failed\nSamplerError"},
+        title=f"grid {'of a long name, ' * 9}end stop",
+    ),
+    "pictures with notes": lambda: plots.sheet_images(
+        {(s, k): CLOUD[:128].reshape(4, 64) for s in SHORT for k in STEPS},
+        tiles=(2, 2),
+        notes={(SHORT[2], 40): "39 NFE", (SHORT[1], 5): "4 NFE"},
+        title="grid karras",
+    ),
     "sheet in a table": lambda: plots.sheet_2d({(s, k): CLOUD for s in LONG[:2] for k in STEPS}),
 }
 

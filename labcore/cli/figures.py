@@ -61,8 +61,8 @@ def of_study(study: Study, where: str, folder: Path, filters: tuple[str, ...]) -
     from labcore.parts import Parts
 
     frame = read(where, study.name)
-    yield from gallery.draw(frame, folder)
     registry = study.registry()
+    yield from gallery.draw(frame, folder, registry=registry)
     cells = work.keep(study.cells(registry), filters)
     parts = Parts(registry, work.scores_folder(study, where))
     for stem, figure in gallery.sheets(cells, parts, frame):

@@ -23,6 +23,7 @@ from labcore.plots.panels import (
     varying,
 )
 from labcore.plots.style import Look, looks, paper, plain
+from labcore.stats.intervals import Better
 
 FRONT: Mapping[str, Any] = {"color": "0.15", "lw": 0.9, "ls": "-"}
 
@@ -45,35 +46,39 @@ def pareto(
     *,
     hue: str = "sampler",
     facet: Sequence[str] | None = None,
+    better: Better | None = "lower",
     level: float = 0.95,
     width: float | None = None,
 ) -> Figure:
-    """Metric (lower is better) against the seconds of a run, and the Pareto front.
+    """Metric against the seconds of a run, and the Pareto front.
 
     A point is a setting: mean over seeds with its t interval, median seconds. Points of one
-    `hue` are joined in order of steps. Errors within the noise floor count as equal, so that of
-    the methods there only the fastest is on the front. Failed cells are crosses at the top.
+    `hue` are joined in order of steps. Means within the noise floor count as equal, so that of
+    the methods there only the fastest is on the front. There is no front with `better` None,
+    where neither direction is. Failed cells are crosses at the top.
 
     Raises LabError for a metric without rows, or settings that would be mixed in one line.
     """
     rows = select(frame, metric, "pareto")
-    table = summary(rows, level, "lower")
+    table = summary(rows, level, better)
     table["seconds"] = _expected(table)
     facet = varying(table, (hue, "steps")) if facet is None else list(facet)
     panels = split(table, facet, (hue, "steps"), "pareto")
     with paper():
         styles = looks(table[hue])
         figure, axes = axes_for(panels, table, width)
+        fronts = False
         for ax, (_, panel) in zip(axes, panels, strict=True):
             _draw(ax, panel, hue, styles)
+            fronts |= better is not None and _draw_front(ax, panel, better)
             _scale_x(ax, table["seconds"])
         scale_y(axes, [panel for _, panel in panels], table)
         title_axes(figure, axes, [title for title, _ in panels])
         label_axes(axes, "seconds per run", metric_name(table))
         handles, labels = legend(table, hue, styles, None, level)
-        handles.append(Line2D([], [], **FRONT))
-        note = note_of(table, (hue, *facet))
-        legend_below(figure, handles, [*labels, "Pareto front"], note)
+        if fronts:
+            handles, labels = [*handles, Line2D([], [], **FRONT)], [*labels, "Pareto front"]
+        legend_below(figure, handles, labels, note_of(table, (hue, *facet)))
     return figure
 
 
@@ -92,7 +97,6 @@ def _draw(ax: Axes, panel: pd.DataFrame, hue: str, styles: Mapping[Any, Look]) -
         ax.plot(line["seconds"], line["mean"], color=look.color, lw=0.6, ls=look.line, alpha=0.6)
         ax.vlines(line["seconds"], line["lo"], line["hi"], color=look.color, lw=0.8)
         ax.plot(line["seconds"], line["mean"], look.marker, color=look.color, mec="white", mew=0.4)
-    _draw_front(ax, panel)
     draw_failures(ax, panel, "seconds", hue, styles)
 
 
@@ -124,8 +128,19 @@ def round_numbers(low: float, high: float) -> list[float]:
     return [value for value in even if low <= value <= high]
 
 
-def _draw_front(ax: Axes, panel: pd.DataFrame) -> None:
-    """Steps through the front: at each number of seconds, the least error reached so far."""
-    error = panel["mean"].clip(lower=panel["floor_hi"].fillna(-np.inf))
-    best = panel.assign(error=error)[front(panel["seconds"], error)].sort_values("seconds")
-    ax.step(best["seconds"], best["error"], where="post", zorder=1.5, gid="front", **FRONT)
+def _draw_front(ax: Axes, panel: pd.DataFrame, better: Better) -> bool:
+    """Steps through the front: at each number of seconds, the best mean reached so far.
+
+    Whether a line is seen: one point, or none, has none.
+    """
+    if better == "lower":
+        mean = panel["mean"].clip(lower=panel["floor_hi"].fillna(-np.inf))
+        on = front(panel["seconds"], mean)
+    else:
+        mean = panel["mean"].clip(upper=panel["floor_lo"].fillna(np.inf))
+        on = front(panel["seconds"], -mean)
+    best = panel.assign(best=mean)[on].sort_values("seconds")
+    if len(best[["seconds", "best"]].drop_duplicates()) < 2:
+        return False
+    ax.step(best["seconds"], best["best"], where="post", zorder=1.5, gid="front", **FRONT)
+    return True

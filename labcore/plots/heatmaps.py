@@ -57,15 +57,16 @@ def heatmap(
     *,
     rows: str = "sampler",
     columns: str = "grid",
-    better: Better = "lower",
+    better: Better | None = "lower",
     level: float = 0.95,
     width: float | None = None,
 ) -> Figure:
     """The mean in every (row, column), its half-width under it; what else varies makes panels.
 
-    "at floor" marks means the noise floor explains: they share the floor's colour. Settings whose
-    cells all failed are hatched and settings that were not run are empty. Budgets make panels by
-    NFE or by steps, whichever has fewer values, unless they are an axis.
+    "at floor" marks means the noise floor explains: they share the floor's colour. With `better`
+    None, where neither direction is, they are those within the floor. Settings whose cells all
+    failed are hatched and settings that were not run are empty. Budgets make panels by NFE or by
+    steps, whichever has fewer values, unless they are an axis.
 
     Raises LabError for a metric without rows, or a place with several means.
     """
@@ -108,8 +109,10 @@ def _side(table: pd.DataFrame, column: str) -> _Side:
     return _Side(column, values, [names[v] for v in values])
 
 
-def _colours(table: pd.DataFrame, better: Better) -> pd.Series:
+def _colours(table: pd.DataFrame, better: Better | None) -> pd.Series:
     """The means, with all that the floor explains at the floor: there are no shades within it."""
+    if better is None:
+        return table["mean"].where(table["seen"], table["floor_mean"])
     if better == "lower":
         return table["mean"].clip(lower=table["floor_hi"].fillna(-np.inf))
     return table["mean"].clip(upper=table["floor_lo"].fillna(np.inf))

@@ -41,10 +41,15 @@ def select(frame: pd.DataFrame, metric: str, figure: str) -> pd.DataFrame:
     return pd.concat([shown, floor], ignore_index=True) if len(floor) else shown
 
 
-def summary(rows: pd.DataFrame, level: float, better: Better) -> pd.DataFrame:
-    """Means with intervals, floors and, per row, whether it is resolved from the floor."""
-    table = with_floors(summarise(rows, level=level), floors(rows, level=level), better, level)
-    return table.assign(seen=table["resolved"].fillna(True).astype(bool))
+def summary(rows: pd.DataFrame, level: float, better: Better | None) -> pd.DataFrame:
+    """Means with intervals, floors and, per row, whether it is resolved from the floor.
+
+    Where neither direction is better, a mean on either side of the floor is.
+    """
+    means, floor = summarise(rows, level=level), floors(rows, level=level)
+    table = with_floors(means, floor, better or "lower", level)
+    below = (table["mean"] < table["floor_lo"]) & (better is None)
+    return table.assign(seen=(table["resolved"].fillna(True) | below).astype(bool))
 
 
 def varying(table: pd.DataFrame, without: Sequence[str]) -> list[str]:

@@ -21,12 +21,16 @@ from labcore.plots.panels import (
 from labcore.plots.style import GREY, PAGE, escape, paper
 
 Name = str | tuple[str, Any]
+Notes = Mapping[Any, str]
 Samples = Mapping[str, Any] | Mapping[tuple[str, Any], Any] | Mapping[Name, Any]
 
 MASS = (0.99, 0.9, 0.5)
 """The shaded regions hold this much of the probability in the frame."""
 
 SHADES = ("0.93", "0.84", "0.72")
+NOTE = 7
+"""Points: the size of a note, and of what is counted in a panel."""
+
 INK, NOT_FINITE = "#0072B2", "#D55E00"
 
 
@@ -37,6 +41,8 @@ def sheet_2d(
     extent: tuple[float, float, float, float] | None = None,
     points: int = 2000,
     certificates: States | None = None,
+    notes: Notes | None = None,
+    title: str = "",
     width: float = PAGE,
 ) -> Figure:
     """Scatter of (n, 2) samples over the density's highest regions, one panel per name.
@@ -46,6 +52,8 @@ def sheet_2d(
     float32 tensor (m, 2). The first `points` samples are drawn; those outside the frame (left,
     right, bottom, top; by default around the bulk of the samples) and those not finite are
     counted in the panel. `certificates` say by which label to mark as what (plots.marks).
+    `notes` are written under the panel of a name, or in the place of one without samples, such as
+    a run that failed; rows without any samples come last. `title` stands above all.
 
     Raises LabError for no samples, or samples that are not (n, 2).
     """
@@ -56,8 +64,8 @@ def sheet_2d(
     left, right, bottom, top = extent or _frame(list(arrays.values()))
     regions = _regions(log_density, (left, right, bottom, top)) if log_density else None
     with paper():
-        states = certificates or {}
-        figure, placed = _sheet(list(arrays), width, (top - bottom) / (right - left), states)
+        ratio, told = (top - bottom) / (right - left), (certificates or {}, notes or {}, title)
+        figure, placed = _sheet(list(arrays), width, ratio, *told)
         for name, ax in placed.items():
             if regions:
                 ax.contourf(*regions, colors=SHADES, zorder=0)
@@ -72,13 +80,15 @@ def sheet_images(
     tiles: tuple[int, int] = (5, 5),
     limits: tuple[float, float] | None = None,
     certificates: States | None = None,
+    notes: Notes | None = None,
+    title: str = "",
     width: float = PAGE,
 ) -> Figure:
     """The first samples of each name as pictures, `tiles` = (rows, columns) of them per panel.
 
-    Names are as in `sheet_2d`; samples are (n, h w) or (n, h, w). `limits` are the values of
-    white and black, by default those between which 98 % of the first name's values lie, so put
-    the data first. NaN is orange.
+    Names, notes and title are as in `sheet_2d`; samples are (n, h w) or (n, h, w). `limits` are
+    the values of white and black, by default those between which 98 % of the first name's values
+    lie, so put the data first. NaN is orange.
 
     Raises LabError for no samples, or samples that are not pictures of that shape.
     """
@@ -92,7 +102,8 @@ def sheet_images(
     first = next((x for x in arrays.values() if np.isfinite(x).any()), np.zeros(1))
     low, high = limits or _bulk([first.reshape(-1, 1)], 0.01)[0]
     with paper():
-        figure, placed = _sheet(list(arrays), width, tiles[0] / tiles[1], certificates or {})
+        told = (certificates or {}, notes or {}, title)
+        figure, placed = _sheet(list(arrays), width, tiles[0] / tiles[1], *told)
         colours = matplotlib.colormaps["gray_r"].with_extremes(bad=NOT_FINITE)
         for name, ax in placed.items():
             picture = tiled(arrays[name].reshape(-1, *image), tiles, blank=low)
@@ -172,14 +183,19 @@ def _scatter(
     if told:
         ax.text(
             0.97, 0.03, "\n".join(told), transform=ax.transAxes, ha="right", va="bottom",
-            color=NOT_FINITE, size=7, bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1},
+            color=NOT_FINITE, size=NOTE,
+            bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1},
         )  # fmt: skip
 
 
 def _sheet(
-    names: Sequence[Name], width: float, ratio: float, states: States
+    drawn: Sequence[Name], width: float, ratio: float, states: States, notes: Notes, title: str
 ) -> tuple[Figure, dict[Name, Axes]]:
-    """A panel without ticks per name: labels one after the other, pairs in a table."""
+    """A panel without ticks per name: labels one after the other, pairs in a table.
+
+    Places without samples say why; the axes of the others.
+    """
+    names = list(dict.fromkeys([*drawn, *notes]))
     labels = [name for name in names if isinstance(name, str)]
     pairs = [name for name in names if not isinstance(name, str)]
     if labels and pairs:
@@ -192,8 +208,43 @@ def _sheet(
     for ax in figure.axes:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set(visible=True, color="0.7")
+    kept = {name: placed[name] for name in drawn}
+    _write_notes(figure, kept, notes)
+    for name in placed.keys() - kept.keys():
+        why, ax = escape_lines(notes.get(name, "not run")), placed[name]
+        ax.set_frame_on(False)
+        ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center", color=GREY)
+    if title:
+        _write_title(figure, title)
     legend_below(figure, [], [], caption(states, names_of("sampler", states)))
-    return figure, placed
+    return figure, kept
+
+
+def escape_lines(text: str) -> str:
+    """A text of several lines, each drawn as it is written."""
+    return "\n".join(escape(line) for line in text.split("\n"))
+
+
+def _write_notes(figure: Figure, placed: Mapping[Name, Axes], notes: Notes) -> None:
+    """Notes under their panels; the figure grows by the lines of each row that has some."""
+    deepest: dict[int, int] = {}
+    for name in placed.keys() & notes.keys():
+        ax, text = placed[name], escape_lines(notes[name])
+        ax.set_xlabel(text, size=NOTE, color=GREY, labelpad=1.5)
+        spec = ax.get_subplotspec()
+        row = spec.rowspan.start if spec else 0
+        deepest[row] = max(deepest.get(row, 0), text.count("\n") + 1)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + sum(deepest.values()) * 1.35 * NOTE / 72)
+
+
+def _write_title(figure: Figure, title: str) -> None:
+    """A title above all panels, broken to the figure's width, by which the figure grows."""
+    width, height = figure.get_size_inches()
+    size = matplotlib.rcParams["figure.titlesize"]
+    (text,) = wrapped(figure, [escape(title)], 0.95 * width, size)
+    figure.suptitle(text, linespacing=SPACING)
+    figure.set_size_inches(width, height + (text.count("\n") + 1.4) * size / 72)
 
 
 def _list(
@@ -224,9 +275,5 @@ def _table(
             ax.set_title(escape(title))
         if i % len(steps) == 0:
             ax.set_ylabel(names[i // len(steps)], linespacing=SPACING)
-        if place in pairs:
-            placed[place] = ax
-        else:
-            ax.set_frame_on(False)
-            ax.text(0.5, 0.5, "not run", transform=ax.transAxes, ha="center", color=GREY)
+        placed[place] = ax
     return figure, placed
