@@ -19,6 +19,9 @@ from labcore.errors import SamplerError, StoreError
 Status = Literal["passed", "failed", "skipped"]
 FORMAT = 1
 
+BATTERY = "battery"
+"""The check of a certificate without a verdict: the whole battery, and why it did not end."""
+
 MARKS = {"certified": "", "uncertified": "†", "failed": "‡"}
 """What a sampler's label is marked with, by its state; from the best to the worst."""
 
@@ -81,6 +84,11 @@ class Certificate:
     def failed(self) -> tuple[Check, ...]:
         """The checks that failed, in the battery's order."""
         return tuple(check for check in self.checks if check.status == "failed")
+
+    @property
+    def judged(self) -> bool:
+        """Whether the battery came to a verdict: it was not stopped and did not break off."""
+        return all(check.name != BATTERY for check in self.checks)
 
     @property
     def state(self) -> str:

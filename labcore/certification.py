@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from labcore.certificates import Certificate, Check
+from labcore.certificates import BATTERY, Certificate, Check
 from labcore.engine import Failure, execute
 from labcore.errors import InvalidOption, LabError
 from labcore.parts import Parts
@@ -99,17 +99,18 @@ def certify(
 
     Names or uses; without processes each sampler is certified on "linear:vp", or on the first
     registered process that gives what it needs. With ``store`` each is kept as it comes. A sampler
-    that raises, hangs beyond ``timeout`` or takes its worker down has failed; the others go on.
-    Raises UnknownName and InvalidOption before any is checked, also where a process does not give
-    what a sampler needs.
+    that raises has failed, and the others go on; so they do where one runs beyond ``timeout`` or
+    takes its worker down, but that is no verdict and is not kept.
+    Raises UnknownName and InvalidOption before any is checked, also where a process cannot be
+    built or does not give what a sampler needs.
     """
     registry, named = registry or load_registry(), tuple(checks)
     _check_names(named, store)
     chosen = [as_use(sampler).resolve("sampler", registry) for sampler in _several(samplers)]
-    given = [as_use(process).resolve("process", registry) for process in _several(processes)]
+    given = built(registry, map(as_use, _several(processes)))
     wanted = [
         subject(registry, sampler, process, named, seed)
-        for sampler in chosen
+        for sampler in dict.fromkeys(chosen)
         for process in given or [default_process(registry, sampler)]
     ]
     return list(inspect_all(wanted, registry, store, workers, timeout, follow))
@@ -124,6 +125,18 @@ def _check_names(checks: tuple[str, ...], store: str | Path | None) -> None:
 
 def _several(uses: Uses) -> Sequence[str | Use]:
     return (uses,) if isinstance(uses, str | Use) else tuple(uses)
+
+
+def built(registry: Registry, processes: Iterable[Use]) -> list[Use]:
+    """The processes, resolved and each once; what building one raises is raised here.
+
+    Otherwise a process of wrong options would be held against every sampler checked on it.
+    """
+    parts = Parts(registry)
+    found = list(dict.fromkeys(use.resolve("process", registry) for use in processes))
+    for process in found:
+        parts.process(process)
+    return found
 
 
 def subject(
@@ -179,7 +192,11 @@ def inspect_all(
     timeout: float | None = None,
     follow: Callable[[Certificate], None] = lambda certificate: None,
 ) -> Iterator[Certificate]:
-    """The certificate of each subject as it ends; kept in the store before it is told."""
+    """The certificate of each subject as it ends; kept in the store before it is told.
+
+    One without a verdict is told and not kept: it says nothing of the sampler, and what the store
+    has of it stays.
+    """
     if timeout is None and workers:
         timeout = SECONDS
     found = execute(subjects, Inspection(registry), workers=workers, timeout=timeout)
@@ -192,7 +209,8 @@ def inspect_all(
     with open_store(where, write=True) as store:
         for of, payload in found:
             made = verdict(of, payload)
-            store.keep([made])
+            if made.judged:
+                store.keep([made])
             follow(made)
             yield made
 
@@ -203,7 +221,7 @@ def verdict(of: Subject, payload: Any) -> Certificate:
         made: Certificate = payload
         return made
     remedy = "run labcore check --workers 0 --debug on it to see where"
-    check = Check("battery", "failed", f"no verdict ({payload.status}): {payload.reason}", remedy)
+    check = Check(BATTERY, "failed", f"no verdict ({payload.status}): {payload.reason}", remedy)
     return replace(of.blank, checks=(check,))
 
 

@@ -14,6 +14,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import inf
+from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, get_type_hints
 
@@ -31,6 +33,22 @@ KINDS: dict[str, tuple[str, ...]] = {
     "reporter": (),
 }
 """The kinds of entry and the positional parameters a function of each kind takes."""
+
+
+TRAITS: dict[str, tuple[str, ...]] = {
+    "process": ("gives",),
+    "target": ("gives",),
+    "score": ("gives", "cost", "from_uses"),
+    "sampler": (
+        *("order", "strong", "stochastic", "coupled"),
+        *("evals", "extra", "evals_of", "nfe_of"),
+    ),
+    "metric": ("better", "minimum", "sees", "floor"),
+}
+"""The traits that are read, by kind, beside those of every kind; plugins may add their own."""
+
+COMMON = ("name", "needs", "cite")
+"""What entries of every kind may declare."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,6 +207,7 @@ def _entry(kind: str, fn: Callable[..., Any], traits: Mapping[str, Any]) -> Entr
             f"{kind} {name!r}: not a usable name; use letters, digits and _ . + -, letter first"
         )
     _check_signature(kind, name, fn)
+    _check_traits(kind, name, rest)
     return Entry(kind, name, fn, rest)
 
 
@@ -206,6 +225,50 @@ def _check_signature(kind: str, name: str, fn: Callable[..., Any]) -> None:
         )
     if kind == "grid" and "t_eps" not in {p.name for p in parameters}:
         raise PluginError(f"grid '{name}': no t_eps; a grid takes (process, n, *, t_eps)")
+
+
+NEAR = 0.75
+"""A trait as like a known one as this is taken for a misspelt one; 1 is the same."""
+
+
+def _check_traits(kind: str, name: str, traits: Mapping[str, Any]) -> None:
+    """Refuse misspelt traits, which nothing would read, and values that would break runs later."""
+    from difflib import get_close_matches
+
+    known = (*COMMON, *TRAITS.get(kind, ()))
+    for trait in traits:
+        near = get_close_matches(trait, known, n=1, cutoff=NEAR)
+        if trait not in known and near:
+            raise PluginError(
+                f"{kind} '{name}': no trait '{trait}'; did you mean '{near[0]}'? A trait of your "
+                "own needs a name less like it"
+            )
+    if kind != "sampler":
+        return
+    for trait, (allowed, wanted) in _ALLOWED.items():
+        value = traits.get(trait)
+        if value is not None and not allowed(value):
+            raise PluginError(
+                f"{kind} '{name}': {trait}={value!r}, it must be {wanted}; leave it out where "
+                "there is none"
+            )
+
+
+def _is_order(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < inf
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+_ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "order": (_is_order, "a positive number"),
+    "strong": (_is_order, "a positive number"),
+    "evals": (lambda value: _is_whole(value) and value >= 0, "a whole number, 0 or more"),
+    "extra": (_is_whole, "a whole number"),
+}
+"""What a sampler may declare of numbers."""
 
 
 process = _decorator("process")

@@ -180,6 +180,10 @@ def test_escapes_in_what_a_sampler_says_do_not_reach_the_terminal(command: Run) 
         (["ddim", "--process", "vpp"], "did you mean linear:vp"),
         (["ddim", "--checks", "ordr"], "no check ordr; there are pure"),
         (["ddim", "--checks", "order", "--store", "x"], "a part of the battery"),
+        (
+            ["ddim", "--process", "vp", "--process", "vp(b1=-3)"],
+            "process 'vp': b0=0.1 and b1=-3.0",
+        ),
         (["sscs", "--process", "vp"], "it needs channel, which process 'linear:vp'"),
         (["--plugin", "metrics"], "it registers no sampler"),
         (["--plugin", "nope"], "not installed"),
@@ -238,6 +242,37 @@ def test_what_hangs_or_takes_its_process_down_has_a_verdict_and_others_go_on(
     assert "no verdict (killed)" in verdict["local:crashes"]
     assert "raised ValueError: spoiled" in verdict["local:wrong(said=spoiled)"]
     assert len(list(Path("pages").glob("*.html"))) == 5
+
+
+@pytest.mark.usefixtures("few")
+def test_what_came_to_no_verdict_leaves_the_certificate_that_was_there(command: Run) -> None:
+    """Stopped, or its worker gone: that says nothing of the sampler, and nothing of its rows."""
+    assert command("check", "ddim", *HERE)[0] == 0
+    before = held()
+    code, out, _ = command("check", "ddim", "--workers", "1", "--timeout", "0.1")
+    assert code == 1
+    assert "battery: no verdict (timeout): ran longer than 0.1 s" in out
+    ended = "0 certified, 1 failed, 1 of them without a verdict, which is not kept; store "
+    assert out.splitlines()[-1].startswith(ended)
+    assert held() == before
+    code, out, _ = command("check", "my samplers.py:crashes", "--workers", "1")
+    assert (code, "no verdict (killed)" in out) == (1, True)
+    assert held() == before
+
+
+@pytest.mark.usefixtures("few")
+def test_a_process_named_twice_is_checked_on_once(command: Run) -> None:
+    both = ("--process", "vp", "--process", "linear:vp(b1=20)")
+    code, out, _ = command("check", "ddim", *both, *HERE)
+    assert (code, out.splitlines()[-1].partition(";")[0]) == (0, "1 certified, 0 failed")
+    assert len(labcore.certify(["ddim", "samplers:ddim"], ["vp", "vp"])) == 1
+
+
+@pytest.mark.usefixtures("few")
+def test_certify_builds_processes_before_it_checks(tmp_path: Path) -> None:
+    with pytest.raises(InvalidOption, match="process 'vp': b0"):
+        labcore.certify("ddim", ["vp", use("vp", b1=-3.0)], store=tmp_path / "s.sqlite")
+    assert not (tmp_path / "s.sqlite").exists()
 
 
 def test_an_interrupt_leaves_what_was_made_in_the_store(tmp_path: Path) -> None:

@@ -30,6 +30,10 @@ def certificate(**given: Any) -> Certificate:
     return Certificate(**{**made, **given})
 
 
+def stopped(**given: Any) -> Certificate:
+    return certificate(checks=(Check("battery", "failed", "no verdict (timeout)"),), **given)
+
+
 def broken(**given: Any) -> Certificate:
     return certificate(checks=(CHECKS[0], WRONG), **given)
 
@@ -116,6 +120,12 @@ def test_a_part_of_the_battery_is_not_kept_and_certifies_nothing(tmp_path: Path)
         ),
         ([broken(process="linear:edm")], "failed: order on linear:edm"),
         ([certificate(), broken(process="linear:edm")], "certified"),
+        ([stopped()], "uncertified"),
+        ([broken(), stopped(process="linear:edm")], "failed: order"),
+        (
+            [certificate(process="linear:edm"), stopped(process="linear:ve")],
+            "uncertified on linear:vp, certified on linear:edm",
+        ),
         ([broken(), certificate(process="linear:edm")], "failed: order"),
         (
             [certificate(process="linear:ve"), broken(process="linear:edm")],

@@ -10,6 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from distributions import environment, labcore_cli
+from synthetic_rows import frame, seeds
+
+from labcore.cli.results import _show_failed
 
 STUDY = """
 import labcore
@@ -149,12 +152,37 @@ def ill(process, score, x, ts, noise):
     path.write_text(source)
     store = str(tmp_path / "r.sqlite")
     done = labcore_cli(site, "run", str(path), "--store", store, code=1)
-    assert "4 cells run, 0 were there, 2 failed" in done.stdout
+    assert "4 cells run, 0 were there, 2 failed, " in done.stdout
+    again = labcore_cli(site, "run", str(path), "--store", store, code=1).stdout
+    said = "0 cells run, 4 were there, 0 failed, 2 failed before (--retry-failed runs them again)"
+    assert said in again
+    once = ("run", str(path), "--store", store, "--filter", "sampler=ddim")
+    assert "2 were there, 0 failed, 0" in labcore_cli(site, *once).stdout
+    retried = labcore_cli(site, "run", str(path), "--store", store, "--retry-failed", code=1)
+    assert "2 cells run, 2 were there, 2 failed, " in retried.stdout
+    assert "failed before" not in retried.stdout
     failed = labcore_cli(site, "results", store, "--failed").stdout
     assert "ValueError: =boom" in failed
     assert "\x1b" not in failed
     key = failed.split()[0]
     assert "in ill" in labcore_cli(site, "results", store, "--traceback", key).stdout
+
+
+def test_failed_cells_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    """By all that differs between cells, also where what failed has but one value of it."""
+    ill = {"status": "failed", "reason": "ValueError: no", "metric": ""}
+    cells = [
+        seeds([0.5], sampler="a:ill", process=process, grid=grid, **ill)
+        for process in ("linear:vp", "linear:edm")
+        for grid in ("linear:karras", "linear:uniform")
+    ]
+    _show_failed(frame(*cells, seeds([0.5], sampler="a:ill", score="scores:mine")))
+    lines = capsys.readouterr().out.splitlines()
+    assert len({line.partition(" failed ")[2] for line in lines}) == len(lines) == 4
+    said = (
+        "failed a:ill 10 steps seed 0, process linear:vp, score scores:exact, grid linear:karras"
+    )
+    assert f"{said}: ValueError: no" in lines[0]
 
 
 def test_interrupt_leaves_with_130_and_a_store_that_continues(site: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pytest
 from annotated_types import Gt
 from hypothesis import given
@@ -128,6 +129,44 @@ def test_every_kind_checks_its_positional_parameters(kind: str) -> None:
     for parameters in (f"{good}, more{option}", f"{good}, *rest", f"{good}, **rest"):
         with pytest.raises(PluginError, match=f"{kind} 'made'"):
             decorate(taking(parameters))
+
+
+@pytest.mark.parametrize(
+    ("traits", "said"),
+    [
+        ({"order": "two"}, "order='two', it must be a positive number; leave it out"),
+        ({"order": 0}, "order=0, it must be a positive number"),
+        ({"order": True}, "order=True"),
+        ({"order": math.inf}, "order=inf"),
+        ({"order": math.nan}, "order=nan"),
+        ({"strong": -0.5}, "strong=-0.5, it must be a positive number"),
+        ({"evals": -1}, "evals=-1, it must be a whole number, 0 or more"),
+        ({"evals": 1.5}, "evals=1.5"),
+        ({"extra": "one"}, "extra='one', it must be a whole number"),
+        ({"ordr": 1}, "no trait 'ordr'; did you mean 'order'?"),
+        ({"stochastc": True}, "no trait 'stochastc'; did you mean 'stochastic'?"),
+        ({"eval": 1}, "no trait 'eval'; did you mean 'evals'?"),
+        ({"need": ("scalar",)}, "no trait 'need'; did you mean 'needs'?"),
+    ],
+)
+def test_a_sampler_that_declares_what_cannot_be_is_refused(
+    traits: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(PluginError) as caught:
+        labcore.sampler(name="mine", **traits)(euler.fn)
+    assert str(caught.value).startswith(f"sampler 'mine': {said}")
+
+
+def test_traits_of_a_plugins_own_and_numbers_of_any_kind_pass() -> None:
+    own = {"library": "acme", "draws": 2, "end": "x0", "grid": "karras", "dtype": "float32"}
+    numbers = {"order": np.float64(1.5), "evals": np.int64(2), "extra": -2, "strong": None}
+    made = labcore.sampler(name="mine", **own, **numbers)(euler.fn)
+    assert dict(made.traits) == {**own, **numbers}
+    assert labcore.sampler(name="mine", evals=0, order=None)(euler.fn).traits["evals"] == 0
+    with pytest.raises(
+        PluginError, match="metric 'mine': no trait 'beter'; did you mean 'better'"
+    ):
+        labcore.metric(name="mine", beter="lower")(lambda outcome: 0.0)
 
 
 def test_names_that_would_break_plugin_colon_name_are_refused() -> None:

@@ -56,11 +56,11 @@ def check_command(
 
     A file's samplers are those it defines with @labcore.sampler; without a name, all of them.
     Certificates are kept in the store; labcore certificates shows them. Exit code 1 where a
-    sampler failed.
+    sampler failed, or came to no verdict, which is not kept.
     """
     from labcore.certification import inspect_all
     from labcore.cli.scripts import read_samplers
-    from labcore.errors import InvalidOption
+    from labcore.errors import InvalidOption, InvalidProcess
 
     named = _named_checks(checks)
     if named and store:
@@ -73,7 +73,7 @@ def check_command(
         raise click.UsageError("name a sampler or a file, or give --all or --plugin")
     try:
         subjects, notes = _subjects(registry, given, processes, options, named, seed)
-    except InvalidOption as error:
+    except (InvalidOption, InvalidProcess) as error:
         raise click.UsageError(str(error)) from error
     for note in notes:
         click.echo(note, err=True)
@@ -153,7 +153,7 @@ def _subjects(
     seed: int,
 ) -> tuple[list[Subject], list[str]]:
     """What is to be checked, each once, and what is to be said of how it was chosen."""
-    from labcore.certification import lacking, subject
+    from labcore.certification import built, lacking, subject
     from labcore.study import read_use, use
 
     set_here = dict(map(_option, options))
@@ -161,7 +161,7 @@ def _subjects(
         use(one.name, **{**dict(one.options), **set_here}).resolve("sampler", registry)
         for one in given
     )
-    named = [read_use(text).resolve("process", registry) for text in processes]
+    named = built(registry, map(read_use, processes))
     found: list[Subject] = []
     notes: list[str] = []
     for sampler in chosen:
@@ -269,4 +269,11 @@ def _end(made: list[Certificate], where: str | None, quiet: bool) -> None:
     failed = sum(certificate.state == "failed" for certificate in made)
     kept = f"; store {where}" if where else "; a part of the battery, nothing is stored"
     passed = "passed" if where is None else "certified"
-    click.echo(f"{len(made) - failed} {passed}, {failed} failed{kept}", err=quiet)
+    said = f"{len(made) - failed} {passed}, {failed} failed"
+    click.echo(f"{said}{without_verdict(made) if where else ''}{kept}", err=quiet)
+
+
+def without_verdict(made: list[Certificate]) -> str:
+    """How many of the failed came to no verdict and are not in the store; "" where all did."""
+    count = sum(not certificate.judged for certificate in made)
+    return f", {count} of them without a verdict, which is not kept" if count else ""

@@ -183,9 +183,14 @@ def _cell(value: Any) -> str:
 def _show_failed(frame: pd.DataFrame) -> None:
     from labcore.cli import printable
 
-    failed = frame[(frame["kind"] == "cell") & (frame["status"] != "ok")]
+    cells = frame[frame["kind"] == "cell"]
+    failed = cells[cells["status"] != "ok"]
+    known = [c for c in AXES if c in cells and c not in ("sampler", "steps", "nfe")]
+    told = [c for c in known if cells[c].nunique() > 1]
     for row in failed.to_dict("records"):
         what = f"{row['key']} {row['status']} {row['sampler']} {row['steps']} steps"
-        click.echo(printable(f"{what} seed {row['seed']}: {row['metric']} {row['reason']}"))
+        where = "".join(f", {c} {_cell(row[c])}" for c in told)
+        reason = f"{row['metric']} {row['reason']}".strip()
+        click.echo(printable(f"{what} seed {row['seed']}{where}: {reason}"))
     if not len(failed):
         click.echo("no cell failed")

@@ -122,16 +122,18 @@ def run(
         retry_failed=retry_failed,
         reporters=follow,
     )
+    old = summary.failed_before
+    before = f", {old} failed before (--retry-failed runs them again)" if old else ""
     click.echo(
         f"{study.name}: {summary.done} cells run, {summary.skipped} were there, "
-        f"{summary.failed} failed, {duration(summary.seconds)}; store {where}"
+        f"{summary.failed} failed{before}, {duration(summary.seconds)}; store {where}"
     )
     if plots:
         from labcore.cli.figures import of_study
 
         for path in of_study(study, where, Path(plots), filters):
             click.echo(f"  {path}")
-    return 1 if summary.failed else 0
+    return 1 if summary.failed or summary.failed_before else 0
 
 
 def certify_study(
@@ -139,7 +141,7 @@ def certify_study(
 ) -> None:
     """Certify the study's samplers on its processes, as far as the store has not, line by line."""
     from labcore import lab
-    from labcore.cli.check import line
+    from labcore.cli.check import line, without_verdict
 
     made = lab.certify_study(
         study,
@@ -150,7 +152,9 @@ def certify_study(
         follow=lambda certificate: click.echo(line(certificate), err=True),
     )
     failed = sum(certificate.state == "failed" for certificate in made)
-    click.echo(f"{study.name}: {len(made)} certificates made, {failed} failed")
+    click.echo(
+        f"{study.name}: {len(made)} certificates made, {failed} failed{without_verdict(made)}"
+    )
 
 
 def default_store(name: str) -> Path:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import sqlalchemy as sa
 
-from labcore.certificates import canonical, told
+from labcore.certificates import BATTERY, canonical, told
 from labcore.store.tables import (
     COUNTS,
     LABELS,
@@ -229,6 +229,8 @@ def _certificate_states(
     for sampler, options, distribution, process, failed in zip(
         *names, of["failed"].tolist(), strict=True
     ):
+        if failed == BATTERY:  # stores of old hold them; without a verdict nothing is said
+            continue
         speaks_for = sampler, options, distribution.rpartition(" ")[2]
         held.setdefault(speaks_for, {})[process] = failed.split(", ") if failed else []
     text, settings = tables["texts"].take, tables["settings"].columns
