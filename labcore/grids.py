@@ -1,4 +1,4 @@
-"""What every time grid must be: n + 1 float64 times, strictly decreasing, within (0, T]."""
+"""What every time grid must be: n + 1 float64 times, strictly decreasing, from T into (0, T)."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ def check_grid(ts: Tensor, process: Process, n: int | None = None, name: str = "
         )
     if ts[0] > process.T * (1 + 1e-12):
         raise InvalidGrid(f"{name}: it starts at {ts[0]:.6g}, beyond T={process.T:g}")
+    if ts[0] < process.T * (1 - 1e-6):
+        raise InvalidGrid(
+            f"{name}: t[0] is {ts[0]:.6g} and T is {process.T:g}; begin at T, whose law every run "
+            "starts from"
+        )
     if ts[-1] <= 0:
         raise InvalidGrid(
             f"{name}: it ends at t_eps={ts[-1]:.6g}, where Sigma is singular and no score exists; "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import chain
 from math import nan
 from pathlib import Path
 from typing import Any
 
+from labcore import stale
 from labcore.certificates import Certificate
 from labcore.certification import inspect_all, of_cells
 from labcore.engine import Failure, execute
@@ -37,13 +38,17 @@ Reporter = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Summary:
-    """How a study ended: cells done now, found done before, and failed now."""
+    """How a study ended: cells done now, found done before, failed now, and failed before.
+
+    Those that failed before are of no use and were not run again.
+    """
 
     total: int
     done: int
     skipped: int
     failed: int
     seconds: float
+    failed_before: int = 0
 
 
 def run_study(
@@ -72,7 +77,9 @@ def run_study(
         floors = floors_of(study, cells, Parts(registry))
         store.join(study.name, [c.key for c in cells] + [f.key for f in floors])
         task = Task(registry, scores_folder(study, where).absolute())
-        return _drive(study, cells, works, store, task, workers, timeout, tuple(reporters))
+        broken = [] if retry_failed else store.failed([c.key for c in cells], map(str, metrics))
+        ended = _drive(study, cells, works, store, task, workers, timeout, tuple(reporters))
+        return replace(ended, failed_before=len(broken))
 
 
 def certify_study(
@@ -129,6 +136,8 @@ def _drive(
             reporter(event)
 
     tell("start", message=study.question)
+    for line in stale.told(cells, store, versions):
+        tell("note", message=line)
     parts = Parts(task.registry, task.folder, tell=lambda text: tell("note", message=text))
     failures = make_scores(works, parts)
     lacking = [(w, failures[score_of(w)]) for w in works if w.cells and score_of(w) in failures]

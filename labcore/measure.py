@@ -35,7 +35,8 @@ def outcome_of(cell: Cell, samples: Tensor, parts: Parts) -> Outcome:
     t_eps = float(parts.times(cell)[-1]) if cell.against == "t_eps" else None
     process = cell.process if cell.against == "t_eps" else None
     draw = exact(cell.target, process, t_eps, parts)
-    reference = draw(cell.n, seeds.generator("reference", cell.seed))
+    drawn = draw(cell.n, seeds.generator("reference", cell.seed))
+    reference = drawn.to(torch.promote_types(drawn.dtype, samples.dtype))
     target = parts.target(cell.target)
     law = exact_law(target, parts.process(process) if process else None, t_eps)
     if process and law is None:

@@ -166,3 +166,25 @@ def test_listed_times_that_are_no_grid_are_refused(times, n, t_eps, reason):
 def test_a_grid_too_fine_for_float64_is_refused():
     with pytest.raises(InvalidGrid, match="strictly decrease"):
         GRIDS["uniform"](PROCESSES["vp"], 10, t_eps=1 - 1e-16 * 4)
+
+
+def test_a_grid_that_begins_below_T_is_refused_before_a_study_runs():
+    """A run starts from the law at T, which is not that at a smaller time."""
+
+    @labcore.grid
+    def half(process, n, *, t_eps=None):
+        return torch.linspace(process.T / 2, process.t_eps, n + 1, dtype=torch.float64)
+
+    study = labcore.Study(
+        name="half",
+        question="?",
+        target="gmm_ring",
+        process="vp",
+        grid="half",
+        entries=[half],
+        sampler="ddim",
+        steps=[4],
+        metrics=["energy"],
+    )
+    with pytest.raises(labcore.LabError, match=r"t\[0\] is 0\.5 and T is 1; begin at T"):
+        study.cells(study.registry())

@@ -213,3 +213,19 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(folder: Path) -> None:
     assert run.returncode == 130
     assert "interrupted" in err
     assert not (folder / "s.sqlite.lock").exists()
+
+
+@pytest.mark.parametrize("against", ["data", "t_eps"])
+def test_a_study_in_float64_measures_what_one_in_float32_does(against: str) -> None:
+    """Its samples are float64, and targets draw float32."""
+    metrics = [use("sliced_w2"), use("energy", pairs_up_to=64), use("mmd"), use("w2")]
+    found = []
+    for dtype in ("float32", "float64"):
+        made = study(dtype=dtype, against=against, steps=[8], seed=[0], n=128, metrics=metrics)
+        registry = made.registry()
+        (result,) = run_cells(
+            made.cells(registry)[:1], made.metric_uses(registry), Parts(registry)
+        )
+        assert not result.unmeasured
+        found.append({name: of[""] for name, of in result.values.items()})
+    assert found[1] == pytest.approx(found[0], rel=1e-2, abs=1e-3)

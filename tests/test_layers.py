@@ -30,8 +30,8 @@ ORDER = [
     "engine store",
     "stats",
     "plots",
-    "certification fingerprints",
-    "work",
+    "certification traces",
+    "fingerprints work stale",
     "lab dry_run gallery pages",
     "cli",
 ]

@@ -24,7 +24,7 @@ from labcore.certificates import Certificate, from_json
 from labcore.errors import InvalidOption, StoreError
 from labcore.store import connect, reading
 from labcore.store.rows import CellRow, Values, Versions, cell_row, floor_rows
-from labcore.store.tables import TABLES, cells, members, results, texts
+from labcore.store.tables import TABLES, cells, members, results, runs, texts
 from labcore.store.writing import Writer, chunks
 from labcore.text import one_line
 
@@ -41,6 +41,16 @@ __all__ = [
     "open_store",
     "salvage",
 ]
+
+
+_METRIC, _STATUS = aliased(texts), aliased(texts)
+_STANDING = (
+    sa.select(cells.c.key, _METRIC.c.text, _STATUS.c.text)
+    .join(results, results.c.cell == cells.c.id)
+    .join(_METRIC, _METRIC.c.id == results.c.metric)
+    .join(_STATUS, _STATUS.c.id == results.c.status)
+)
+"""How each result of each cell ended: cell, metric label ("" for a cell that failed), status."""
 
 
 @dataclass
@@ -113,6 +123,12 @@ class Store:
             missing[key] = [m for m in metrics if m not in ended]
         return {key: lacks for key, lacks in missing.items() if lacks}
 
+    def failed(self, keys: Iterable[str], metrics: Iterable[str]) -> list[str]:
+        """Those of these cells that failed, or that one of the metrics failed on."""
+        asked = {"", *metrics}
+        broken = self._of_keys(_STANDING.where(_STATUS.c.text != "ok"), keys)
+        return list(dict.fromkeys(key for key, label, _ in broken if label in asked))
+
     def floor_done(self, keys: Iterable[str]) -> dict[str, dict[str, int]]:
         """How many repeats each stored noise floor has, by metric label."""
         metric = aliased(texts)
@@ -127,6 +143,19 @@ class Store:
         for key, label, count in self._of_keys(query, keys):
             counted.setdefault(key, {})[label] = count
         return counted
+
+    def made_with(self, keys: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+        """(cell, metric label, JSON of plugin versions) of all values that the cells have."""
+        metric, made = aliased(texts), aliased(texts)
+        query = (
+            sa.select(cells.c.key, metric.c.text, made.c.text)
+            .distinct()
+            .join(results, results.c.cell == cells.c.id)
+            .join(metric, metric.c.id == results.c.metric)
+            .join(runs, runs.c.id == results.c.run)
+            .join(made, made.c.id == runs.c.plugins)
+        )
+        yield from self._of_keys(query, keys)
 
     def studies(self) -> list[str]:
         """The names of the studies that have cells here."""
@@ -178,15 +207,8 @@ class Store:
 
     def _standing(self, keys: Iterable[str]) -> dict[str, dict[str, str]]:
         """Cell -> metric label ("" for a cell that failed) -> status."""
-        metric, status = aliased(texts), aliased(texts)
-        query = (
-            sa.select(cells.c.key, metric.c.text, status.c.text)
-            .join(results, results.c.cell == cells.c.id)
-            .join(metric, metric.c.id == results.c.metric)
-            .join(status, status.c.id == results.c.status)
-        )
         standing: dict[str, dict[str, str]] = {}
-        for key, label, ended in self._of_keys(query, keys):
+        for key, label, ended in self._of_keys(_STANDING, keys):
             standing.setdefault(key, {})[label] = ended
         return standing
 

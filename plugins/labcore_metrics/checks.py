@@ -12,7 +12,7 @@ LARGEST = 1e30
 
 
 def pair(metric: labcore.Entry, outcome: labcore.Outcome) -> tuple[Tensor, Tensor]:
-    """Samples and reference flattened to (n, d), on the CPU, in float32 or float64.
+    """Samples and reference flattened to (n, d), on the CPU, both in float32 or in float64.
 
     Raises MetricError when their shapes differ, there are fewer than the metric's ``minimum``,
     or samples are NaN, infinite or beyond LARGEST.
@@ -35,7 +35,8 @@ def pair(metric: labcore.Entry, outcome: labcore.Outcome) -> tuple[Tensor, Tenso
                 f"{bad} of {len(z)} {name} are NaN, infinite or beyond {LARGEST:g}; "
                 "take smaller steps or a larger t_eps",
             )
-    return x, y
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    return x.to(dtype), y.to(dtype)
 
 
 def fail(metric: labcore.Entry, text: str) -> labcore.MetricError:

@@ -11,7 +11,9 @@ L^-1 Psi with L L^T = Sigma(s): the symmetric root makes the drift that of the r
 """
 
 from collections.abc import Iterator
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor
 
 import labcore
@@ -21,6 +23,9 @@ from labcore_samplers.ancestral import posterior_roots
 from labcore_samplers.exponential_flow import frozen_flow
 from labcore_samplers.kicked import Factors, kicked_steps
 
+Share = Annotated[float, Field(ge=0, le=1)]
+"""Of the posterior's standard deviation; beyond 1 a long step has no room for its noise."""
+
 
 @labcore.sampler(
     order=1,
@@ -29,7 +34,7 @@ from labcore_samplers.kicked import Factors, kicked_steps
     cite="Song, Meng, Ermon (2021) arXiv:2010.02502, eq. 12 and 16; gDDIM arXiv:2206.05564",
 )
 def ddim(
-    process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise, *, eta: float = 0.0
+    process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise, *, eta: Share = 0.0
 ) -> Iterator[Tensor]:
     """DDIM: deterministic at eta=0, DDPM's ancestral step at eta=1 (scalar and diagonal)."""
     P, Q, R = factors(process, ts, eta)
