@@ -207,3 +207,8 @@ def test_file_names_are_plain_and_told_apart() -> None:
     for stem in stems:
         assert len(stem) < 80
         assert not {*"/\\ <>_"} & {*stem}
+
+
+def test_the_command_of_what_came_to_no_verdict_asks_for_the_whole_battery() -> None:
+    stopped = Check("battery", "failed", "no verdict (timeout): over 1 s", "")
+    assert "--checks" not in shlex.split(pages.command(certificate(checks=(stopped,))))

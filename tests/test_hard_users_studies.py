@@ -63,6 +63,12 @@ def test_wrong_studies_are_refused_in_one_line(changes: dict[str, Any], said: st
     assert "\x1b" not in str(refused.value)
 
 
+@pytest.mark.parametrize("eta", [-0.1, 1.5])
+def test_a_share_of_the_noise_that_is_none_is_refused_by_name(eta: float) -> None:
+    with pytest.raises(InvalidStudy, match=r"sampler 'ddim(\(.*\))?'.*eta"):
+        cells(sampler=use("ddim", eta=eta))
+
+
 def test_one_entry_will_do_for_a_list_of_them() -> None:
     assert study(entries=toy_em).registry().get("sampler", "local:toy_em") is toy_em
     with pytest.raises(PluginError, match="5 is no entry"):

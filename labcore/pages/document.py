@@ -112,7 +112,7 @@ def command(certificate: Certificate) -> str:
     for key, value in certificate.options.items():
         parts += ["--option", f"{key}={_option(value)}"]
     parts += ["--process", certificate.process, "--seed", str(certificate.seed)]
-    if not certificate.complete:
+    if certificate.judged and not certificate.complete:
         parts += ["--checks", ",".join(check.name for check in certificate.checks)]
     return one_line(" ".join(map(shlex.quote, parts)), 4000)
 
