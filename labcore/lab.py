@@ -23,6 +23,7 @@ from labcore.study import Cell, Event, Study
 from labcore.work import (
     Task,
     Work,
+    compared_at,
     floors_of,
     keep,
     make_scores,
@@ -151,7 +152,8 @@ def _drive(
                 store.put_many(floor_rows(study.name, work.floor, payload, versions, nan))
             continue
         results = results_of(work, payload)
-        rows = [cell_row(study.name, result, versions) for result in results]
+        t_eps = compared_at(work.cells[0], parts)
+        rows = [cell_row(study.name, result, versions, t_eps) for result in results]
         store.put_many(rows)
         for result in results:
             done += 1

@@ -163,8 +163,12 @@ class Floor:
 
     @cached_property
     def key(self) -> str:
-        """32 hex digits; the repeats do not enter, so that more of them only add rows."""
-        return digest({**_plain(self), "repeats": None})[:32]
+        """32 hex digits; the repeats do not enter, so that more of them only add rows.
+
+        Rows of old that were held against p_{t_eps} do not tell t_eps, and keep their own key.
+        """
+        tells = {} if self.t_eps is None else {"tells": "t_eps"}
+        return digest({**_plain(self), "repeats": None, **tells})[:32]
 
     @property
     def against(self) -> str:

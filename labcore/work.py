@@ -126,10 +126,17 @@ def floors_of(study: Study, cells: Iterable[Cell], parts: Parts) -> list[Floor]:
     for cell in cells:
         floor = Floor(cell.target, cell.n, study.floor_repeats)
         if cell.against == "t_eps":
-            t_eps = float(parts.times(cell)[-1])
-            floor = replace(floor, process=cell.process, t_eps=t_eps)
+            floor = replace(floor, process=cell.process, t_eps=compared_at(cell, parts))
         floors.setdefault(floor.key, floor)
     return list(floors.values())
+
+
+def compared_at(cell: Cell, parts: Parts) -> float | None:
+    """The t_eps of the law p_{t_eps} that a cell is held against; None against the data.
+
+    To 12 digits: grids that end at one time by different formulas have one floor.
+    """
+    return float(f"{float(parts.times(cell)[-1]):.12g}") if cell.against == "t_eps" else None
 
 
 def has_floor(metric: Use, registry: Registry) -> bool:

@@ -46,6 +46,7 @@ def test_a_row_comes_back_in_every_column(tmp_path: Path) -> None:
         **LABELS,
         **{"key": f"{3:032x}", "study": "demo", "kind": "cell", "steps": 10, "n": 500, "seed": 3},
         **{"nfe": 20.0, "seconds": 0.125, "status": "ok", "reason": "", "labcore": "0.1.0"},
+        "t_eps": float("nan"),
         **{"torch": "2.13.0", "plugins": '{"samplers": "1.0"}'},
         "certificate": "uncertified",
     }

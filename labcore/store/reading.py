@@ -13,6 +13,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from labcore.certificates import BATTERY, canonical, told
+from labcore.store.rows import read_spec
 from labcore.store.tables import (
     COUNTS,
     LABELS,
@@ -33,11 +34,12 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     *("key", "study", "kind", "target", "process", "score", "grid", "sampler", "steps", "nfe"),
-    *("n", "seed", "start", "end", "against", "dtype", "metric", "value", "seconds", "status"),
-    *("reason", "labcore", "torch", "plugins", "certificate"),
+    *("n", "seed", "start", "end", "against", "t_eps", "dtype", "metric", "value", "seconds"),
+    *("status", "reason", "labcore", "torch", "plugins", "certificate"),
 )
 """The columns of the frame: a row per cell and metric value, or per repeat of a noise floor.
 
+``t_eps`` is the time of the law p_{t_eps} that the row is compared with, NaN for the data's.
 ``certificate`` is what the store's certificates say of the row's sampler with its options, in the
 version it ran in, on the row's process (labcore.certificates.told); empty for a noise floor.
 """
@@ -197,6 +199,7 @@ def frame(tables: Mapping[str, Table], study: str | None) -> pd.DataFrame:
     settings = tables["settings"].columns
     columns: dict[str, Any] = {name: settings[name][setting] for name in COUNTS}
     columns |= {name: text("text", settings[name])[setting] for name in LABELS}
+    columns["t_eps"] = _compared_at(text("text", settings["spec"]))[setting]
     run, runs = tables["runs"].rows(results["run"])[0], tables["runs"].columns
     columns |= {name: text("text", runs[name])[run] for name in RUN}
     columns |= {name: text("text", results[name]) for name in ("status", "reason")}
@@ -209,6 +212,10 @@ def frame(tables: Mapping[str, Table], study: str | None) -> pd.DataFrame:
     columns["metric"] = _metric_labels(results["metric"], results["sub"], text)
     columns["certificate"] = _certificate_states(tables, setting, run)
     return pd.DataFrame({name: columns[name] for name in COLUMNS})
+
+
+def _compared_at(specs: np.ndarray) -> np.ndarray:
+    return np.array([read_spec(spec)[1] for spec in specs], float)
 
 
 def _metric_labels(metric: np.ndarray, sub: np.ndarray, text: Any) -> np.ndarray:
@@ -252,6 +259,6 @@ def _certificate_states(
 
 def _ran(spec: str, plugins: str) -> tuple[str, str, str]:
     """Sampler, options and plugin version that a row ran with."""
-    parts, versions = json.loads(spec), json.loads(plugins)
+    parts, versions = read_spec(spec)[0], json.loads(plugins)
     name, options = parts[-1] if parts else ("", {})
     return name, canonical(options), str(versions.get(name.partition(":")[0], ""))

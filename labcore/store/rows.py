@@ -31,8 +31,9 @@ class CellRow:
     """One cell as it ended, or one repeat of a noise floor.
 
     ``columns`` are its labels and numbers (target ... dtype, steps, n, seed), ``spec`` the JSON
-    of its parts with every option. ``status`` "ok" comes with ``values``, and in ``unmeasured``
-    the reason of each metric that failed; any other status comes with a ``reason``.
+    of its parts with every option, and of the t_eps it is compared at. ``status`` "ok" comes with
+    ``values``, and in ``unmeasured`` the reason of each metric that failed; any other status
+    comes with a ``reason``.
     """
 
     key: str
@@ -62,8 +63,10 @@ class CellRow:
             yield metric, "", math.nan, "failed", reason
 
 
-def cell_row(study: str, result: Result, versions: Versions) -> CellRow:
-    """The row of one result of ``run_cells``."""
+def cell_row(
+    study: str, result: Result, versions: Versions, t_eps: float | None = None
+) -> CellRow:
+    """The row of one result of ``run_cells``; ``t_eps`` where it was compared with p_{t_eps}."""
     cell: Cell = result.cell
     return CellRow(
         cell.key,
@@ -77,7 +80,7 @@ def cell_row(study: str, result: Result, versions: Versions) -> CellRow:
         nfe=result.nfe,
         seconds=result.seconds,
         versions=versions,
-        spec=_spec(cell.target, cell.process, cell.score, cell.grid, cell.sampler),
+        spec=_spec(t_eps, cell.target, cell.process, cell.score, cell.grid, cell.sampler),
     )
 
 
@@ -102,13 +105,21 @@ def floor_rows(
             versions=versions,
             kind="floor",
             repeat=repeat,
-            spec=_spec(floor.target, floor.process),
+            spec=_spec(floor.t_eps, floor.target, floor.process),
         )
         for repeat, values in enumerate(repeats)
     ]
 
 
 @lru_cache(maxsize=4096)
-def _spec(*uses: Use | None) -> str:
+def _spec(t_eps: float | None, *uses: Use | None) -> str:
     parts = [(use.name, dict(use.options)) for use in uses if use is not None]
-    return json.dumps(parts, separators=(",", ":"), default=str)
+    data = parts if t_eps is None else {"parts": parts, "t_eps": t_eps}
+    return json.dumps(data, separators=(",", ":"), default=str)
+
+
+def read_spec(spec: str) -> tuple[list[Any], float]:
+    """The parts of a row and the t_eps of the law it was compared with, NaN for the data's."""
+    data = json.loads(spec)
+    given = data if isinstance(data, dict) and "parts" in data else {"parts": data}
+    return list(given["parts"]), float(given.get("t_eps", math.nan))
