@@ -186,7 +186,7 @@ def _misfits(cells: list[Cell], parts: Parts) -> list[str]:
     wrong: dict[str, None] = {}
     seen: set[Any] = set()
     for cell in cells:
-        for check in (_needs, _event, _grid):
+        for check in (_needs, _event, _grid, _ends):
             combination = (check, *_relevant(check, cell))
             if combination in seen:
                 continue
@@ -205,6 +205,7 @@ def _relevant(check: Any, cell: Cell) -> tuple[Any, ...]:
         _needs: (cell.target, cell.process, cell.score, cell.sampler),
         _event: (cell.target, cell.process),
         _grid: (cell.process, cell.grid, cell.steps),
+        _ends: (cell.end, cell.against),
     }
     return by_check[check]
 
@@ -231,6 +232,15 @@ def _event(cell: Cell, parts: Parts) -> str:
 def _grid(cell: Cell, parts: Parts) -> str:
     parts.times(cell)
     return ""
+
+
+def _ends(cell: Cell, parts: Parts) -> str:
+    if cell.end == "stop" or cell.against == "data":
+        return ""
+    return (
+        f"end='{cell.end}' with against='{cell.against}': its samples are at 0, not at t_eps; "
+        "compare them with against='data', or leave the combination out with where="
+    )
 
 
 def _metric_misfits(study: Study, cells: list[Cell], registry: Registry) -> Iterator[str]:

@@ -105,6 +105,19 @@ def test_over_panels_the_legend_gives_the_range_of_slopes():
     assert legend_texts(plots.curve(rows, "energy")) == ["ddim, slope −2.00 to −1.00"]
 
 
+def test_the_legend_says_in_how_many_panels_a_slope_was_fitted():
+    rows = frame(
+        law(lambda k: 1 / k, STEPS, [1.0], process="p:vp"),
+        law(lambda k: 1 / k**2, STEPS, [1.0], process="p:ve"),
+        law(lambda k: 1 / k, STEPS[:2], [1.0], process="p:edm"),
+    )
+    assert legend_texts(plots.curve(rows, "energy")) == [
+        "ddim, slope −2.00 to −1.00 in 2 of 3 panels"
+    ]
+    [text] = legend_texts(plots.curve(rows[rows["process"] != "p:ve"], "energy"))
+    assert text == "ddim, slope −1.00 ± 0.01 in 1 of 2 panels"
+
+
 def test_failed_cells_are_crosses_and_counted():
     rows = frame(
         law(lambda k: 1 / k, (5, 20, 40), [1.0, 1.1], sampler=DDIM),

@@ -102,6 +102,14 @@ def test_typo_gets_the_nearest_name() -> None:
     assert "toy_heun" in refused(sampler="toy_hean")
 
 
+def test_samples_at_0_are_not_held_against_the_law_at_t_eps() -> None:
+    mixed = {"end": ["stop", "denoise"], "against": ["data", "t_eps"]}
+    assert "end='denoise' with against='t_eps': its samples are at 0" in refused(**mixed)
+    made = study(**mixed, where=lambda cell: cell.end == "stop" or cell.against == "data")
+    kept = {(cell.end, cell.against) for cell in made.cells(made.registry())}
+    assert kept == {("stop", "data"), ("stop", "t_eps"), ("denoise", "data")}
+
+
 def test_process_options_that_do_not_fit() -> None:
     assert "b1='high'" in refused(process=use("toy_vp", b1="high"))
 

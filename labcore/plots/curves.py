@@ -50,8 +50,9 @@ def curve(
     Lines are means over seeds, bands their t intervals, the grey band the noise floor. A cross
     at the top marks failed cells and the legend counts them; where all failed, the line breaks.
     With `fit` the legend gives the slope over the points clearly above the floor (over several
-    panels, its range). By default everything else that varies makes panels. A mean at or below
-    zero makes the axis linear below the floor (symlog) rather than losing the point.
+    panels, its range, and how many have one where some do not). By default everything else that
+    varies makes panels. A mean at or below zero makes the axis linear below the floor (symlog)
+    rather than losing the point.
 
     Raises LabError for a metric without rows, or settings that would be mixed in one line.
     """
@@ -227,16 +228,20 @@ def legend(
 
 
 def _slope_text(fitted: pd.DataFrame | None, hue: str, value: Any) -> str:
-    """`, slope −1.02 ± 0.05`, or over several panels `, slope −1.1 to −0.9`."""
+    """`, slope −1.02 ± 0.05`, or over several panels `, slope −1.1 to −0.9`; and how many of
+    them have one, where not all do."""
     if fitted is None:
         return ""
-    found = fitted[(fitted[hue] == value) & fitted["slope"].notna()]
+    curves = fitted[fitted[hue] == value]
+    found = curves[curves["slope"].notna()]
     if found.empty:
         return ""
+    some = f" in {len(found)} of {len(curves)} panels" if len(found) < len(curves) else ""
     if len(found) == 1:
         slope, hi = found.iloc[0][["slope", "hi"]]
-        return _kept(f"slope {with_error(slope, hi - slope)}")
-    return _kept(f"slope {signed(found['slope'].min())} to {signed(found['slope'].max())}")
+        return _kept(f"slope {with_error(slope, hi - slope)}{some}")
+    low, high = found["slope"].min(), found["slope"].max()
+    return _kept(f"slope {signed(low)} to {signed(high)}{some}")
 
 
 def _kept(text: str) -> str:

@@ -55,6 +55,12 @@ def ab2_sign_of_the_difference(process, score, x, ts, noise):
     return ab2_steps(process, score, x, ts, weight=-1 / 2)
 
 
+@fault("order", ab2, "vp", "edm", "diag", "cld", "sigma_t")
+def ab2_weight_off_by_two_percent(process, score, x, ts, noise):
+    """Of order 2 as far as 512 steps on VP: the term of order 1 is a 50th of Euler's."""
+    return ab2_steps(process, score, x, ts, weight=0.51)
+
+
 def of_equal_steps(known: list[float], s: float) -> list[float]:
     h, table = s - known[0], {1: [1.0], 2: [3 / 2, -1 / 2], 3: [23 / 12, -16 / 12, 5 / 12]}
     return [h * w for w in table[len(known)]]

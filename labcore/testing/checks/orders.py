@@ -19,7 +19,7 @@ from labcore.testing.audit import audit, strong_order
 from labcore.testing.case import Broken, Case, passed, skipped
 from labcore.testing.models import heart, quadratic, uneven_in_log
 from labcore.testing.nonlinear import Problem, problem
-from labcore.testing.slopes import Slope, follow, measure
+from labcore.testing.slopes import Slope, fading, follow, measure
 
 WITHIN, FAR = 0.15, 0.5
 """How near to the declared order a slope must be, and from where none is near."""
@@ -35,7 +35,8 @@ LOOK = "look for a wrong coefficient, or declare what it reaches"
 
 
 def order(case: Case, within: float = WITHIN) -> Check:
-    """The order in law, by the exact audit on steps of uneven lengths, is the declared one."""
+    """The order in law, by the exact audit on steps of uneven lengths, is the declared one, and
+    stays it at fine steps."""
     declared = case.order
     if declared is None:
         return skipped("no order is declared")
@@ -59,6 +60,12 @@ def order(case: Case, within: float = WITHIN) -> Check:
             return _failed(why, figures, plots)
         found += "; its leading error vanishes for Gaussian data"
         found += f": {other} on a mixture" if isinstance(other, Slope) else ""
+    tail, lower = case.once("fine steps", lambda: _fine(case, declared))
+    figures |= {"fine": {"steps": list(tail), "errors": [finite(e) for e in tail.values()]}}
+    if lower is not None:
+        told = f"{found}, and falls to {lower:.2f} at {max(tail)} steps"
+        remedy = "a coefficient is slightly off: a small term of lower order is left"
+        return _failed(f"its order in law is {told}", figures, plots, remedy)
     return _shown(slope, found, figures, plots)
 
 
@@ -151,6 +158,11 @@ def _in_law(case: Case, declared: float, within: float) -> Slope:
         return audited(case, uneven_in_log(case.process, n))
 
     return _followed(error, ROUNDING * size(case), declared, within)
+
+
+def _fine(case: Case, declared: float) -> tuple[dict[int, float], float | None]:
+    floor = ROUNDING * size(case)
+    return fading(lambda n: audited(case, uneven_in_log(case.process, n)), declared, floor=floor)
 
 
 def _followed(make: Callable[[int], float], floor: float, declared: float, within: float) -> Slope:
