@@ -214,13 +214,15 @@ def _blame(cell: Cell, parts: Parts) -> LabError:
     """Run a cell that ended in NaN or Inf again, to say where it first went wrong."""
     process, target = parts.process(cell.process), parts.target(cell.target)
     score = parts.score(cell.score, cell.process, cell.target)
+    sizes: list[float] = []  # of x, the largest |x_i| a call
 
     def watched(x: Tensor, t: Tensor) -> Tensor:
         if not bool(torch.isfinite(x).all()):
             raise SamplerError(
                 f"sampler '{cell.sampler}': x is not finite at t={float(t.reshape(-1)[0]):.4g}; "
-                "the step is too large for this process, take more steps or another grid"
+                f"{_cause(sizes)}"
             )
+        sizes.append(float(x.abs().max()))
         s = score(x, t)
         if not bool(torch.isfinite(s).all()):
             raise ScoreError(
@@ -238,5 +240,23 @@ def _blame(cell: Cell, parts: Parts) -> LabError:
     except LabError as error:
         return error
     return SamplerError(
-        f"sampler '{cell.sampler}': its last step gave NaN or Inf; take more steps"
+        f"sampler '{cell.sampler}': its last step gave NaN or Inf; {_cause(sizes)}"
+    )
+
+
+GROWN = 1e3
+"""How many times its size at T a state has where the steps were too large for it."""
+
+
+def _cause(sizes: Sequence[float]) -> str:
+    """Why states of these sizes were followed by one that is not finite, and what to do."""
+    if sizes and max(sizes) > GROWN * sizes[0]:
+        return (
+            f"x grew from {sizes[0]:.2g} to {max(sizes):.2g} before: the step is too large for "
+            "this process, take more steps or another grid"
+        )
+    before = f"x was {sizes[-1]:.2g} at most just before" if sizes else "it was the first step"
+    return (
+        f"{before}: look for 0/0, a root or log of a negative number, or an overflow in the "
+        "coefficients there"
     )

@@ -148,7 +148,25 @@ def test_blow_up_is_blamed_on_the_sampler() -> None:
             x = 1e30 * x + score(x, t)
             yield x
 
-    assert "x is not finite" in only(wild)[0].reason
+    reason = only(wild)[0].reason
+    assert "x is not finite" in reason
+    assert "e+30 before: the step is too large" in reason
+
+
+@pytest.mark.parametrize("at", [1, 4])
+def test_a_coefficient_that_is_not_finite_is_not_blamed_on_the_steps(at: int) -> None:
+    @labcore.sampler(order=1, evals=1)
+    def divides(process, score, x, ts, noise):  # type: ignore[no-untyped-def]
+        for i, t in enumerate(ts[:-1], 1):
+            x = x + 0.01 * score(x, t)
+            yield x * (torch.nan if i >= at else 1.0)
+            x = x * (torch.nan if i >= at else 1.0)
+
+    reason = only(divides)[0].reason
+    where = "x is not finite at t=" if at == 1 else "its last step gave NaN or Inf"
+    assert where in reason
+    assert "at most just before: look for 0/0" in reason
+    assert "too large" not in reason
 
 
 def test_one_guilty_seed_leaves_the_others_standing() -> None:
