@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -389,6 +390,12 @@ def moved_to_another_device(process, score, x, ts, noise):
 def divides_by_nothing(process, score, x, ts, noise):
     for i, y in enumerate(steps(euler_step)(process, score, x, ts, noise)):
         yield y / (0.0 if i == 3 else 1.0)
+
+
+@fault(r"pure: it called sys.exit\(3\); raise an error instead", **ODE)
+def ends_the_program(process, score, x, ts, noise):
+    yield from steps(euler_step)(process, score, x, ts[:2], noise)
+    sys.exit(3)
 
 
 @fault("scaling: the result in other units is another one", order=1, evals=1)

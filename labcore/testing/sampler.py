@@ -75,5 +75,7 @@ def one_check(name: str, check: Callable[[Case], Check], case: Case) -> Check:
             return replace(check(case), name=name)
     except Broken as broken:
         return Check(name, "failed", broken.found, broken.remedy)
+    except SystemExit as error:
+        return Check(name, "failed", f"it {reason_of(error)}", "raise an error instead")
     except Exception as error:
         return Check(name, "failed", f"it raised {reason_of(error)}", "mend what raised")
