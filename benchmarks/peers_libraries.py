@@ -143,9 +143,7 @@ DIFFUSERS: tuple[tuple[str, tuple[str, ...], int, dict[str, Any]], ...] = (
 def diffusers(x: Tensor, n: int) -> Iterator[Runner]:
     """Schedulers, the network giving eps at their own times."""
     schedulers = quiet("diffusers.schedulers")
-    quiet(
-        "diffusers.utils.logging"
-    ).set_verbosity_error()  # each set-up is told
+    quiet("diffusers.utils.logging").set_verbosity_error()  # each set-up is told
 
     @metered
     def eps(x: Tensor, abar: Tensor) -> Tensor:

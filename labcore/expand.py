@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
+
+import torch
 
 from labcore.entry import Entry
 from labcore.errors import InvalidStudy, LabError
@@ -186,7 +189,7 @@ def _misfits(cells: list[Cell], parts: Parts) -> list[str]:
     wrong: dict[str, None] = {}
     seen: set[Any] = set()
     for cell in cells:
-        for check in (_needs, _event, _grid, _ends):
+        for check in (_needs, _event, _size, _grid, _ends):
             combination = (check, *_relevant(check, cell))
             if combination in seen:
                 continue
@@ -204,6 +207,7 @@ def _relevant(check: Any, cell: Cell) -> tuple[Any, ...]:
     by_check: dict[Any, tuple[Any, ...]] = {
         _needs: (cell.target, cell.process, cell.score, cell.sampler),
         _event: (cell.target, cell.process),
+        _size: (cell.target, cell.process, cell.n, cell.dtype),
         _grid: (cell.process, cell.grid, cell.steps),
         _ends: (cell.end, cell.against),
     }
@@ -227,6 +231,25 @@ def _needs(cell: Cell, parts: Parts) -> str:
 def _event(cell: Cell, parts: Parts) -> str:
     parts.process(cell.process).event(parts.target(cell.target).event)
     return ""
+
+
+def _size(cell: Cell, parts: Parts) -> str:
+    event = parts.process(cell.process).event(parts.target(cell.target).event)
+    states = 2 * cell.n * math.prod(event) * torch.finfo(getattr(torch, cell.dtype)).bits // 8
+    if states <= _memory():
+        return ""
+    return (
+        f"n={cell.n:,}: two states of {cell.n:,} x {tuple(event)} take {states / 1e9:,.0f} GB, "
+        f"and this machine has {_memory() / 1e9:,.0f}; use fewer samples and more seeds"
+    )
+
+
+def _memory() -> float:
+    """Bytes; infinite where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 def _grid(cell: Cell, parts: Parts) -> str:

@@ -110,6 +110,12 @@ def test_samples_at_0_are_not_held_against_the_law_at_t_eps() -> None:
     assert kept == {("stop", "data"), ("stop", "t_eps"), ("denoise", "data")}
 
 
+def test_more_samples_than_memory_are_refused() -> None:
+    text = refused(n=10**13)
+    assert "n=10,000,000,000,000: two states of 10,000,000,000,000 x (2,) take 160,000 GB" in text
+    assert "use fewer samples" in text
+
+
 def test_process_options_that_do_not_fit() -> None:
     assert "b1='high'" in refused(process=use("toy_vp", b1="high"))
 
