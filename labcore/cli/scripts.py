@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ def load_script(path: Path, kind: str) -> ModuleType:
     from labcore.text import reason_of
 
     name = f"{kind} {path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path.absolute())
     if spec is None or spec.loader is None:
         raise InvalidStudy(f"{kind} '{path}': it is no Python script; name a .py file")
     module = importlib.util.module_from_spec(spec)
@@ -39,8 +40,16 @@ def load_script(path: Path, kind: str) -> ModuleType:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise InvalidStudy(f"{kind} '{path}': {reason_of(error)}; mend the script") from error
+        where = f"{kind} '{path}'{_line(error, path)}"
+        raise InvalidStudy(f"{where}: {reason_of(error)}; mend the script") from error
     return module
+
+
+def _line(error: BaseException, path: Path) -> str:
+    """``, line N``, of the script's last line on the way to the error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename) == path.absolute()]
+    return f", line {lines[-1]}" if lines else ""
 
 
 FILE = re.compile(r"(?P<path>.+?\.py)(?::(?P<name>[^/\\]+))?", re.DOTALL)
