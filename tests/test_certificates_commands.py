@@ -203,7 +203,9 @@ def test_bad_usage_leaves_with_two_and_no_store(
 def test_a_script_that_cannot_be_run_or_holds_no_sampler_leaves_with_two(command: Run) -> None:
     Path("bad.py").write_text("raise RuntimeError('no')")
     Path("none.py").write_text("x = 1")
-    assert "file 'bad.py', line 1: RuntimeError: no; mend the script" in command("check", "bad.py")[2]
+    assert (
+        "file 'bad.py', line 1: RuntimeError: no; mend the script" in command("check", "bad.py")[2]
+    )
     code, _, err = command("check", "none.py")
     assert code == 2
     assert "it defines no sampler; decorate it @labcore.sampler" in err

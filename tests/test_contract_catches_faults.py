@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import labcore
-from labcore import InvalidOption, Noise, Process, SamplerError, Score
+from labcore import InvalidOption, InvalidProcess, Noise, Process, SamplerError, Score
 from labcore.testing import check_sampler, vp
 from labcore_linear import sigma_t
 
@@ -440,6 +440,12 @@ def test_every_message_names_the_sampler_and_a_remedy() -> None:
     entry = labcore.sampler(**FAULTS["changes_x"][2])(changes_x)
     with pytest.raises(SamplerError, match=r"^sampler 'changes_x': .*; work in place on its own"):
         check_sampler(entry, checks=QUICK)
+
+
+def test_a_process_of_another_structure_is_refused() -> None:
+    entry = labcore.sampler(order=1, evals=1, needs=("channel",))(steps(euler_step))
+    with pytest.raises(InvalidProcess, match="needs a process of structure channel, and this"):
+        check_sampler(entry, vp())
 
 
 def test_wrong_options_are_refused_before_anything_runs() -> None:

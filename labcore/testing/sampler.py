@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from labcore.certificates import Certificate, Check
 from labcore.entry import Entry
-from labcore.errors import InvalidOption
+from labcore.errors import InvalidOption, InvalidProcess
 from labcore.guards import undisturbed
-from labcore.processes import Process
+from labcore.processes import Process, Structure
 from labcore.testing.case import Broken, Case, default_process
 from labcore.testing.checks import CHECKS
 from labcore.text import reason_of
@@ -41,8 +41,9 @@ def check_sampler(
     ``process`` defaults to VP, or CLD where channels are needed, with 2-D data; ``checks`` to all
     (see labcore.testing.CHECKS); ``seed`` chooses the data and the starts. The names go onto the
     certificate.
-    Raises SamplerError with every failed check unless ``on_fail="return"``, and InvalidOption for
-    wrong options or an unknown check.
+    Raises SamplerError with every failed check unless ``on_fail="return"``, InvalidOption for
+    wrong options or an unknown check, and InvalidProcess where the sampler needs another
+    structure.
     """
     names = tuple(CHECKS) if checks is None else tuple(checks)
     unknown = [check for check in names if check not in CHECKS]
@@ -51,6 +52,7 @@ def check_sampler(
     begun = time.perf_counter()
     bound = entry.bind(options or {})
     model, default = default_process(entry)
+    _insist_on_structure(entry, process or default)
     case = Case(entry, process or default, bound, seed)
     found = tuple(one_check(check, CHECKS[check], case) for check in names)
     certificate = Certificate(
@@ -66,6 +68,15 @@ def check_sampler(
         set(names) >= set(CHECKS),
     )
     return certificate if on_fail == "return" else certificate.require()
+
+
+def _insist_on_structure(entry: Entry, process: Process) -> None:
+    needed = entry.needs.intersection(get_args(Structure)) - {process.structure}
+    if needed:
+        raise InvalidProcess(
+            f"sampler '{entry.name}': it needs a process of structure {', '.join(needed)}, and "
+            f"this one is {process.structure}; check it on another"
+        )
 
 
 def one_check(name: str, check: Callable[[Case], Check], case: Case) -> Check:
