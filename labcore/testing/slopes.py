@@ -144,28 +144,29 @@ def follow(
 
 
 def fading(
-    error: Callable[[int], float], order: float, *, floor: float = 0.0, within: float = 0.15
+    error: Callable[[int], float], seen: float, declared: float, *, floor: float = 0.0
 ) -> tuple[dict[int, float], float | None]:
-    """Errors far beyond those that gave ``order``, and the lower order that takes over there.
+    """Errors far beyond those that gave the order ``seen``, and the order below the declared one
+    that takes over there, or None.
 
     A term b n^-q, q < p, hides behind a n^-p up to (a/b)^(1/(p-q)) steps: a weight that is one
-    per cent off shows at some thousand steps. Where a local slope up to 1024 steps is not the
-    order to ``within``, the doublings go on to 8192. The lower order is None where the last slope
-    is the order, and where errors end at a plateau instead: at rounding, or at that of tables.
+    per cent off shows at some thousand steps. So n is doubled from 512 to 8192 until two local
+    slopes in a row are the order seen to 0.1. An end at a plateau, be it that of rounding or of
+    tables, is no order.
     """
-    e = {n: error(n) for n in (256, 512, 1024)}
+    e = {n: error(n) for n in (128, 256, 512)}
 
-    def last(k: int) -> float:
-        a, b = list(e.values())[-k - 1], list(e.values())[-k]
-        return math.log2(a / b) if a > 0 and b > 0 else math.nan
+    def local(k: int) -> float:
+        before, after = list(e.values())[-k - 1], list(e.values())[-k]
+        return math.log2(before / after) if before > 0 and after > 0 else math.nan
 
     above = 30 * CLEAR * floor
-    if not max(abs(last(1) - order), abs(last(2) - order)) > within:
-        return e, None
-    while max(e) < 8192 and e[max(e)] > above and (max(e) < 2048 or last(1) > 0.2):
+    while max(e) < 8192 and e[max(e)] > above and (max(e) < 2048 or local(1) > 0.2):
+        if max(abs(local(1) - seen), abs(local(2) - seen)) <= 0.1:
+            break
         e[2 * max(e)] = error(2 * max(e))
-    fades = max(e) == 8192 and e[8192] > above and 0.4 <= last(1) < order - 2 * within
-    return e, last(1) if fades else None
+    fades = max(e) == 8192 and e[8192] > above and 0.4 <= local(1) < declared - 0.3
+    return e, local(1) if fades else None
 
 
 FEW = "fewer than three errors above the rounding floor; use fewer steps"

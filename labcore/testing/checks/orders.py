@@ -60,7 +60,7 @@ def order(case: Case, within: float = WITHIN) -> Check:
             return _failed(why, figures, plots)
         found += "; its leading error vanishes for Gaussian data"
         found += f": {other} on a mixture" if isinstance(other, Slope) else ""
-    tail, lower = case.once("fine steps", lambda: _fine(case, declared))
+    tail, lower = case.once("fine steps", lambda: _fine(case, slope, declared))
     figures |= {"fine": {"steps": list(tail), "errors": [finite(e) for e in tail.values()]}}
     if lower is not None:
         told = f"{found}, and falls to {lower:.2f} at {max(tail)} steps"
@@ -154,15 +154,19 @@ def audited(case: Case, ts: Tensor) -> float:
 
 
 def _in_law(case: Case, declared: float, within: float) -> Slope:
-    def error(n: int) -> float:
-        return audited(case, uneven_in_log(case.process, n))
-
-    return _followed(error, ROUNDING * size(case), declared, within)
+    return _followed(_error_in_law(case), ROUNDING * size(case), declared, within)
 
 
-def _fine(case: Case, declared: float) -> tuple[dict[int, float], float | None]:
-    floor = ROUNDING * size(case)
-    return fading(lambda n: audited(case, uneven_in_log(case.process, n)), declared, floor=floor)
+def _error_in_law(case: Case) -> Callable[[int], float]:
+    """W2 to the exact law in n steps, each n once."""
+    return case.once(
+        "errors in law", lambda: cache(lambda n: audited(case, uneven_in_log(case.process, n)))
+    )
+
+
+def _fine(case: Case, slope: Slope, declared: float) -> tuple[dict[int, float], float | None]:
+    seen = slope.value if slope.resolved else declared
+    return fading(_error_in_law(case), seen, declared, floor=ROUNDING * size(case))
 
 
 def _followed(make: Callable[[int], float], floor: float, declared: float, within: float) -> Slope:
