@@ -4,8 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from labcore.testing.slopes import Slope, follow, measure
+from labcore.testing.slopes import Slope, fading, follow, measure
 
 STEPS = (8, 16, 32, 64, 128, 256)
 
@@ -99,3 +101,39 @@ def test_steps_are_doubled_until_the_order_is_known() -> None:
     assert found.value == pytest.approx(2, abs=0.1)
     asked.clear()
     assert math.isnan(follow(lambda n: 1e-16, floor=1e-14).value)
+
+
+@given(
+    p=st.sampled_from([2, 3]),
+    hidden=st.floats(50, 700),
+    sign=st.sampled_from([1, -1]),
+    drift=st.floats(-5, 5),
+)
+def test_a_lower_order_that_hides_up_to_some_steps_takes_over_at_fine_ones(
+    p: int, hidden: float, sign: int, drift: float
+) -> None:
+    """a n^-p + b n^(1-p), equal in size at ``hidden`` steps."""
+
+    def error(n: int) -> float:
+        return abs(n**-p * (1 + drift / n) + sign / hidden * n ** (1 - p))
+
+    steps, lower = fading(error, p, p, floor=1e-16)
+    assert max(steps) == 8192
+    assert lower == pytest.approx(p - 1, abs=0.15)
+
+
+@given(
+    p=st.sampled_from([1, 2, 3, 4]),
+    drift=st.floats(-40, 40),
+    plateau=st.sampled_from([0.0, 1e-9, 1e-7, 1e-5, 1e-3]),
+    declared=st.sampled_from([0, 1]),
+)
+def test_neither_drift_nor_a_plateau_is_a_lower_order(
+    p: int, drift: float, plateau: float, declared: int
+) -> None:
+    """Seen as p and declared as p or one less."""
+
+    def error(n: int) -> float:
+        return n**-p * (1 + drift / n) + plateau * 0.01 ** (p == 1)
+
+    assert fading(error, p, max(p - declared, 1), floor=1e-16)[1] is None

@@ -165,8 +165,9 @@ def fading(
         if max(abs(local(1) - seen), abs(local(2) - seen)) <= 0.1:
             break
         e[2 * max(e)] = error(2 * max(e))
-    fades = max(e) == 8192 and e[8192] > above and 0.4 <= local(1) < declared - 0.3
-    return e, local(1) if fades else None
+    settles = local(2) - local(1) < 0.25  # a plateau takes more from each doubling
+    ends = max(e) == 8192 and e[8192] > above
+    return e, local(1) if ends and settles and 0.4 <= local(1) < declared - 0.3 else None
 
 
 FEW = "fewer than three errors above the rounding floor; use fewer steps"
