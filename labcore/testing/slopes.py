@@ -144,15 +144,20 @@ def follow(
 
 
 def fading(
-    error: Callable[[int], float], seen: float, declared: float, *, floor: float = 0.0
+    error: Callable[[int], float],
+    seen: float,
+    declared: float,
+    *,
+    floor: float = 0.0,
+    finest: int = 8192,
 ) -> tuple[dict[int, float], float | None]:
     """Errors far beyond those that gave the order ``seen``, and the order below the declared one
     that takes over there, or None.
 
     A term b n^-q, q < p, hides behind a n^-p up to (a/b)^(1/(p-q)) steps: a weight that is one
-    per cent off shows at some thousand steps. So n is doubled from 512 to 8192 until two local
-    slopes in a row are the order seen to 0.1. An end at a plateau, be it that of rounding or of
-    tables, is no order.
+    per cent off shows at some thousand steps. So n is doubled from 512 to ``finest`` until two
+    local slopes in a row are the order seen to 0.1. An end at a plateau, be it that of rounding
+    or of tables, is no order.
     """
     e = {n: error(n) for n in (128, 256, 512)}
 
@@ -161,13 +166,13 @@ def fading(
         return math.log2(before / after) if before > 0 and after > 0 else math.nan
 
     above = 30 * CLEAR * floor
-    while max(e) < 8192 and e[max(e)] > above and (max(e) < 2048 or local(1) > 0.2):
+    while max(e) < finest and e[max(e)] > above and (max(e) < 4096 or local(1) > 0.2):
         if max(abs(local(1) - seen), abs(local(2) - seen)) <= 0.1:
             break
         e[2 * max(e)] = error(2 * max(e))
     settles = local(2) - local(1) < 0.25  # a plateau takes more from each doubling
-    ends = max(e) == 8192 and e[8192] > above
-    return e, local(1) if ends and settles and 0.4 <= local(1) < declared - 0.3 else None
+    ends = max(e) == finest and e[finest] > above
+    return e, local(1) if ends and settles and 0.4 <= local(1) < declared - 0.45 else None
 
 
 FEW = "fewer than three errors above the rounding floor; use fewer steps"

@@ -166,7 +166,9 @@ def _error_in_law(case: Case) -> Callable[[int], float]:
 
 def _fine(case: Case, slope: Slope, declared: float) -> tuple[dict[int, float], float | None]:
     seen = slope.value if slope.resolved else declared
-    return fading(_error_in_law(case), seen, declared, floor=ROUNDING * size(case))
+    finest = 2048 if case.entry.traits.get("stochastic") else 8192  # each draw costs its audit
+    floor = ROUNDING * size(case)
+    return fading(_error_in_law(case), seen, declared, floor=floor, finest=finest)
 
 
 def _followed(make: Callable[[int], float], floor: float, declared: float, within: float) -> Slope:
