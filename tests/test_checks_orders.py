@@ -106,6 +106,30 @@ def test_noise_with_a_fault_is_found_by_name(fault: str, failing: set[str]) -> N
         assert "plateau" in made["consistency"].found
 
 
+def test_a_small_term_of_lower_order_is_shown_where_it_takes_over() -> None:
+    """AB2 with a weight that is 2 % off has a 50th of Euler's error left."""
+
+    @labcore.sampler(order=2, evals=1)
+    def slightly_off(
+        process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise
+    ) -> Iterator[Tensor]:
+        v, old, h_old = labcore.velocity(process, score), x, math.inf
+        for t, s in pairwise(ts):
+            new, h = v(t, x), float(s - t)
+            x = x + h * (new + 0.51 * h / h_old * (new - old))
+            old, h_old = new, h
+            yield x
+
+    check = found(slightly_off, "order")
+    assert check.status == "failed"
+    assert "declared 2, and falls to 0.9" in check.found
+    fine = check.figures["fine"]
+    (plot,) = check.plots
+    (tail,) = [line for line in plot["series"] if line["label"] == "at fine steps"]
+    assert (tail["x"], tail["y"]) == (fine["steps"], fine["errors"])
+    assert fine["steps"] == [128, 256, 512, 1024, 2048, 4096, 8192]
+
+
 def test_noise_that_does_not_shrink_is_a_plateau_where_no_order_is_declared() -> None:
     @labcore.sampler(name="mine", order=None, evals=1, stochastic=True)
     def mine(process, score, x, ts, noise):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -47,7 +48,8 @@ def order(case: Case, within: float = WITHIN) -> Check:
     except SamplerError as error:
         return skipped(str(error))
     found, figures = _told(slope, declared), _figures(slope, declared)
-    plots = (_plot("Order in law", "W2 to the exact law", slope, declared),)
+    shown = "Order in law", "W2 to the exact law", slope, declared
+    plots = (_plot(*shown),)
     if _exact(slope):
         return passed("exact to rounding", figures=figures)
     if slope.high + within < declared:
@@ -65,7 +67,7 @@ def order(case: Case, within: float = WITHIN) -> Check:
     if lower is not None:
         told = f"{found}, and falls to {lower:.2f} at {max(tail)} steps"
         remedy = "a coefficient is slightly off: a small term of lower order is left"
-        return _failed(f"its order in law is {told}", figures, plots, remedy)
+        return _failed(f"its order in law is {told}", figures, (_plot(*shown, tail),), remedy)
     return _shown(slope, found, figures, plots)
 
 
@@ -311,10 +313,19 @@ def lines(title: str, ylabel: str, series: list[dict[str, Any]]) -> dict[str, An
     }
 
 
-def _plot(title: str, ylabel: str, slope: Slope, declared: float) -> dict[str, Any]:
+def _plot(
+    title: str,
+    ylabel: str,
+    slope: Slope,
+    declared: float,
+    fine: Mapping[int, float] = MappingProxyType({}),
+) -> dict[str, Any]:
     """The errors, the fit over its window and the declared slope through the window's end."""
     n, e = list(slope.steps), [finite(v) for v in slope.errors]
     series: list[dict[str, Any]] = [{"label": "measured", "x": n, "y": e}]
+    if fine:
+        beyond = list(map(finite, fine.values()))
+        series.append({"label": "at fine steps", "x": list(fine), "y": beyond})
     inside = n[slope.first : slope.last + 1]
     at, to = slope.steps[slope.last], slope.errors[slope.last]
     for label, p in ((f"fit, {slope}", slope.value), (f"declared, {declared:g}", declared)):
