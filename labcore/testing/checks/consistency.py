@@ -13,7 +13,8 @@ from labcore.certificates import Check
 from labcore.errors import SamplerError
 from labcore.noise import brownian
 from labcore.testing.case import Broken, Case, passed
-from labcore.testing.checks.orders import ROUNDING, audited, finite, lines, size
+from labcore.testing.checks.drawn import finite, lines
+from labcore.testing.checks.orders import ROUNDING, audited, size
 from labcore.testing.models import quadratic
 
 

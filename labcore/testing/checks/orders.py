@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from labcore.processes import Process
 from labcore.scores import Score
 from labcore.testing.audit import audit, strong_order
 from labcore.testing.case import Broken, Case, passed, skipped
+from labcore.testing.checks.drawn import figures_of, finite, plot_of
 from labcore.testing.models import heart, quadratic, uneven_in_log
 from labcore.testing.nonlinear import Problem, problem
 from labcore.testing.slopes import Slope, fading, follow, measure
@@ -47,9 +47,9 @@ def order(case: Case, within: float = WITHIN) -> Check:
         slope = case.once("order in law", lambda: _in_law(case, declared, within))
     except SamplerError as error:
         return skipped(str(error))
-    found, figures = _told(slope, declared), _figures(slope, declared)
+    found, figures = _told(slope, declared), figures_of(slope, declared)
     shown = "Order in law", "W2 to the exact law", slope, declared
-    plots = (_plot(*shown),)
+    plots = (plot_of(*shown),)
     if _exact(slope):
         return passed("exact to rounding", figures=figures)
     if slope.high + within < declared:
@@ -67,7 +67,7 @@ def order(case: Case, within: float = WITHIN) -> Check:
     if lower is not None:
         told = f"{found}, and falls to {lower:.2f} at {max(tail)} steps"
         remedy = "a coefficient is slightly off: a small term of lower order is left"
-        return _failed(f"its order in law is {told}", figures, (_plot(*shown, tail),), remedy)
+        return _failed(f"its order in law is {told}", figures, (plot_of(*shown, tail),), remedy)
     return _shown(slope, found, figures, plots)
 
 
@@ -87,8 +87,8 @@ def nonlinear(case: Case, within: float = WITHIN) -> Check:
     what = (
         "error of the first two moments" if _on_path(case) else "rms distance to the exact states"
     )
-    figures = _figures(slope, declared)
-    plots = (_plot("Order on a mixture", what, slope, declared),)
+    figures = figures_of(slope, declared)
+    plots = (plot_of("Order on a mixture", what, slope, declared),)
     if _exact(slope):
         return passed("exact to rounding", figures=figures)
     if _low(slope, declared, within):
@@ -117,8 +117,8 @@ def strong(case: Case, within: float = WITHIN) -> Check:
     slope = case.once("on a path", lambda: _on_paths(case, lam))[0]
     if _low(slope, declared, within):
         slope = _on_paths(case, lam, FINER)[0]
-    figures = {**_figures(slope, declared), "lam": lam}
-    plots = (_plot("Strong order", "rms distance on 4096 paths", slope, declared),)
+    figures = {**figures_of(slope, declared), "lam": lam}
+    plots = (plot_of("Strong order", "rms distance on 4096 paths", slope, declared),)
     if _low(slope, declared, within):
         if _early(slope, case):
             return skipped(f"{slope.errors[-1]:.2g} off in {slope.steps[-1]} steps: {EARLIER}")
@@ -284,52 +284,3 @@ def _failed(
     remedy: str = LOOK,
 ) -> Check:
     return Check("", "failed", found, remedy, figures, plots)
-
-
-def finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _figures(slope: Slope, declared: float) -> dict[str, Any]:
-    return {
-        "steps": list(slope.steps),
-        "errors": [finite(e) for e in slope.errors],
-        "window": [slope.steps[slope.first], slope.steps[slope.last]],
-        "slope": finite(slope.value),
-        "interval": [finite(slope.low), finite(slope.high)],
-        "declared": declared,
-    }
-
-
-def lines(title: str, ylabel: str, series: list[dict[str, Any]]) -> dict[str, Any]:
-    scales = {"xscale": "log", "yscale": "log"}
-    return {
-        "kind": "lines",
-        "title": title,
-        "xlabel": "steps",
-        "ylabel": ylabel,
-        **scales,
-        "series": series,
-    }
-
-
-def _plot(
-    title: str,
-    ylabel: str,
-    slope: Slope,
-    declared: float,
-    fine: Mapping[int, float] = MappingProxyType({}),
-) -> dict[str, Any]:
-    """The errors, the fit over its window and the declared slope through the window's end."""
-    n, e = list(slope.steps), [finite(v) for v in slope.errors]
-    series: list[dict[str, Any]] = [{"label": "measured", "x": n, "y": e}]
-    if fine:
-        beyond = list(map(finite, fine.values()))
-        series.append({"label": "at fine steps", "x": list(fine), "y": beyond})
-    inside = n[slope.first : slope.last + 1]
-    at, to = slope.steps[slope.last], slope.errors[slope.last]
-    for label, p in ((f"fit, {slope}", slope.value), (f"declared, {declared:g}", declared)):
-        if math.isfinite(p) and math.isfinite(to):
-            line = [to * (at / k) ** p for k in inside]
-            series.append({"label": label, "x": inside, "y": line, "dashed": True})
-    return lines(title, ylabel, series)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import factorial, inf, isfinite, log
+from math import factorial, inf, log
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 from labcore.certificates import Check
 from labcore.noise import brownian
 from labcore.testing.case import Broken, Case, passed, skipped
+from labcore.testing.checks.drawn import finite
 from labcore.testing.models import quadratic
 from labcore.testing.probe import F64, Fixed
 
@@ -62,7 +63,7 @@ def precision(case: Case) -> Check:
     for name, of in (("float32", "float32"), ("bfloat16", "a bfloat16 score")):
         growth = _slope(STEPS, floors[name])
         meets = _meets(errors, floors[name])
-        figures[f"{name} growth"], figures[f"{name} floor at"] = growth, _finite(meets)
+        figures[f"{name} growth"], figures[f"{name} floor at"] = growth, finite(meets)
         where = f"reached at {meets:.0f} steps" if meets < 1e6 else "beyond 1e6 steps"
         worse = f"; more steps make it worse, like N^{growth:.1f}" if growth > 0.25 else ""
         told.append(f"{of}: floor {floors[name][-1]:.0e}, {where}{worse}")
@@ -135,10 +136,6 @@ def _meets(errors: Sequence[float], floors: Sequence[float]) -> float:
     log_n = log(errors[-1] / floors[-1]) - falls * log(STEPS[len(errors) - 1])
     log_n = (log_n + grows * log(STEPS[-1])) / (grows - falls)
     return float(torch.tensor(log_n, dtype=F64).exp())
-
-
-def _finite(x: float) -> float | None:
-    return x if isfinite(x) else None
 
 
 def _plot(errors: Sequence[float], floors: dict[str, list[float]]) -> dict[str, Any]:

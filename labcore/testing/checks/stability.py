@@ -12,7 +12,7 @@ amplified by more than LEVEL.
 
 from __future__ import annotations
 
-from math import inf, isfinite
+from math import inf
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from labcore.certificates import Check
 from labcore.testing.case import Broken, Case, passed, skipped
+from labcore.testing.checks.drawn import finite
 from labcore.testing.models import quadratic
 from labcore.testing.probe import F64, Fixed
 
@@ -96,7 +97,7 @@ def stability(case: Case) -> Check:
     figures: dict[str, Any] = {
         "steps": list(found),
         "variances": modes.variances.tolist(),
-        "amplification": [[_finite(v) for v in a.tolist()] for a in found.values()],
+        "amplification": [[finite(v) for v in a.tolist()] for a in found.values()],
     }
     if least is None:
         return _never(case, found, modes, figures)
@@ -157,10 +158,6 @@ def _never(case: Case, found: dict[int, Tensor], modes: Modes, figures: dict[str
     return passed(f"deviations grow {told}: {why}", figures=figures, plots=(_plot(found, modes),))
 
 
-def _finite(x: float) -> float | None:
-    return x if isfinite(x) else None
-
-
 def _plot(found: dict[int, Tensor], modes: Modes) -> dict[str, Any]:
     return {
         "kind": "region",
@@ -172,6 +169,6 @@ def _plot(found: dict[int, Tensor], modes: Modes) -> dict[str, Any]:
         "yscale": "log",
         "x": list(found),
         "y": modes.variances.tolist(),
-        "z": [[_finite(float(found[n][j])) for n in found] for j in range(MODES)],
+        "z": [[finite(float(found[n][j])) for n in found] for j in range(MODES)],
         "level": LEVEL,
     }
