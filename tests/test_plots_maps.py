@@ -184,3 +184,23 @@ def test_numbers_at_the_seconds_are_few_and_far_between(low: float, ratio: float
     room = np.log(at[1:] / at[:-1]) / np.log(ratio)
     assert room.min() > 0.06  # of the axis, where a label takes about that
     assert (np.char.str_len([plain(value) for value in at]) <= 7).all()
+
+
+def budgets(*nfe_of: tuple[str, int]):
+    """Each sampler at the steps of k evaluations that budgets of 8, 16 and 32 pay for."""
+    return frame(
+        *(
+            seeds([1.0, 1.1], sampler=name, grid=grid, steps=b // k, nfe=b // k * k)
+            for name, k in nfe_of
+            for grid in GRIDS[:2]
+            for b in (8, 16, 32)
+        )
+    )
+
+
+def test_budgets_that_do_not_divide_share_a_panel():
+    axes = plots.heatmap(budgets((A, 1), (B, 3)), "energy").axes[:3]
+    assert [ax.get_title() for ax in axes] == ["NFE 6 to 8", "NFE 15 to 16", "NFE 30 to 32"]
+    assert all("not run" not in [t.get_text() for t in ax.texts] for ax in axes)
+    even = plots.heatmap(budgets((A, 1), (B, 2)), "energy").axes[:3]
+    assert [ax.get_title() for ax in even] == ["NFE = 8", "NFE = 16", "NFE = 32"]

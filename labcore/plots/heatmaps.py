@@ -30,7 +30,7 @@ from labcore.plots.panels import (
     varying,
     wrapped,
 )
-from labcore.plots.style import COLUMN, GREY, PAGE, mean_and_half, paper, short_number
+from labcore.plots.style import COLUMN, GREY, PAGE, mean_and_half, paper, plain, short_number
 from labcore.stats.intervals import Better
 
 CELL, LINE, BAR = 0.66, 0.125, 0.6
@@ -65,17 +65,20 @@ def heatmap(
 
     "at floor" marks means the noise floor explains: they share the floor's colour. With `better`
     None, where neither direction is, they are those within the floor. Settings whose cells all
-    failed are hatched and settings that were not run are empty. Budgets make panels by NFE or by
-    steps, whichever has fewer values, unless they are an axis.
+    failed are hatched and settings that were not run are empty. Budgets make panels, unless they
+    are an axis: by NFE or by steps, whichever has fewer values, or by ranges of NFE where all
+    have one in each, as where steps of 3 evaluations leave some of a budget.
 
     Raises LabError for a metric without rows, or a place with several means.
     """
     table = summary(select(frame, metric, "heatmap"), level, better)
     table = table.assign(colour=_colours(table, better), text=table.apply(_text, axis=1))
     down, across = (_side(table, c) for c in (rows, columns))
-    budget = min(("nfe", "steps"), key=lambda c: table[c].nunique())
-    by_budget = table[budget].nunique() > 1 and not {rows, columns} & {"nfe", "steps"}
-    facet = varying(table, (rows, columns, "steps")) + [budget] * by_budget
+    facet = varying(table, (rows, columns, "steps"))
+    if not {rows, columns} & {"nfe", "steps"}:
+        table = table.assign(budget=_budgets(table, [rows, columns, *facet]))
+        budget = min(("nfe", "steps", "budget"), key=lambda c: table[c].nunique() or np.inf)
+        facet += [budget] * (table[budget].nunique() > 1)
     panels = split(table, facet, (rows, columns, "steps"), "heatmap")
     if table.duplicated([rows, columns, *facet]).any():
         raise LabError(f"heatmap: several means for one {rows} and {columns}; filter the frame")
@@ -99,6 +102,20 @@ def heatmap(
             _colour_bar(figure, axes, metric_name(table))
         legend_below(figure, [], [], note_of(table, (rows, columns, *facet)))
     return figure
+
+
+def _budgets(table: pd.DataFrame, setting: list[str]) -> pd.Series:
+    """`NFE 6 to 8`: the k-th budgets of all settings; missing where some exceed the next ones."""
+    nfe = table["nfe"]
+    rank = nfe.groupby([table[c] for c in setting], dropna=False, observed=True).rank("dense")
+    ends = nfe.groupby(rank).agg(["min", "max"])
+    if (ends["max"].to_numpy()[:-1] >= ends["min"].to_numpy()[1:]).any():
+        return pd.Series(np.nan, index=table.index)
+    return rank.map({k: _range(*of) for k, of in ends.iterrows()})
+
+
+def _range(low: float, high: float) -> str:
+    return f"NFE {plain(low)}" + (f" to {plain(high)}" if high > low else "")
 
 
 def _side(table: pd.DataFrame, column: str) -> _Side:

@@ -105,7 +105,8 @@ def names_of(
         return {v: marked(escape(short[str(v)]), of.get(v)) for v in values}
     if column in NUMBERS:
         return {v: plain(v) if bare else f"{NUMBERS[column]} = {plain(v)}" for v in values}
-    return {v: escape(str(v) if bare else f"{column}: {v}") for v in values}
+    speaks = bare or column == "budget"
+    return {v: escape(str(v) if speaks else f"{column}: {v}") for v in values}
 
 
 def note_of(table: pd.DataFrame, labelled: Sequence[str]) -> str:
