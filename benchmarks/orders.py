@@ -7,13 +7,13 @@ asymptotic, with its interval (labcore.testing.slopes). Steps go from log SNR -3
 and data are of one size; those of the Gaussian problems are long and short in turn. Starts are of
 the exact law. In law: W2 to the exact law of 2-D Gaussian data, by the exact audit. On a mixture
 of three Gaussians: the final states of ODE methods against scipy's DOP853 at 1e-12; the first and
-second moments of SDE methods against the exact solution on 4096 Brownian paths (weak order). On a
-path: the root mean square distance of the final states on these paths, the exact solution made by
-a method of strong order 1.5 that is none of the samplers.
+second moments of SDE methods against the exact solution on 131072 Brownian paths (weak order). On
+a path: the root mean square distance of the final states on these paths, the exact solution made
+by a method of strong order 1.5 that is none of the samplers.
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,15 @@ import torch
 import labcore
 from labcore.testing import audit, check_sampler, default_data
 from labcore.testing.models import uneven_in_log
-from labcore.testing.nonlinear import Problem, problem
+from labcore.testing.nonlinear import Problem, path_errors, problem
 from labcore.testing.slopes import Slope, follow, measure
 
 PROCESSES = ("vp", "edm", "sigma_t", "diag_vp", "ou", "cld")
 OWN = ("samplers", "torchdiffeq", "torchsde")
 CURVED = ("vp", "edm")
 WITHIN = 0.15
+LOTS = 32
+"""Of 4096 paths each, on mixtures: errors in law are read off their means."""
 NOTES = {
     "samplers:midpoint": "on edm its leading error vanishes for Gaussian data, where x_t is "
     "proportional to sqrt(t^2 + l), at any t and h; on the mixture it does not",
@@ -74,8 +76,11 @@ def in_law(entry: labcore.Entry, process: labcore.Process, options: dict[str, An
     return follow(error, floor=1e-14, fine=512)
 
 
-def curved(entry: labcore.Entry, of: Problem, options: dict[str, Any]) -> tuple[Cell, Cell]:
+def curved(
+    entry: labcore.Entry, lots: Sequence[Problem], options: dict[str, Any]
+) -> tuple[Cell, Cell]:
     """The orders on the mixture, and on one path."""
+    of = lots[0]
 
     def run(*given: Any) -> Any:
         return entry(*given, **options)
@@ -86,13 +91,17 @@ def curved(entry: labcore.Entry, of: Problem, options: dict[str, Any]) -> tuple[
     if lam is None:
         why = "what it draws is no constant multiple of the increments of one path"
         return why, why
-    steps, errors = (4, 8, 16, 32, 64), of.path_errors(run, lam)
+    steps, errors = (4, 8, 16, 32, 64, 128), path_errors(lots, run, lam)
     found = list(map(errors, steps))
     strong, weak = (
         measure(steps, [of[k][0] for of in found], noise=[of[k][1] for of in found])
         for k in (0, 1)
     )
     return weak, strong
+
+
+def lots_of(process: labcore.Process, count: int = 1, *, linear: bool = False) -> list[Problem]:
+    return [problem(process, linear=linear, lot=lot) for lot in range(count)]
 
 
 def cells(
@@ -111,11 +120,11 @@ def cells(
     for where in CURVED:
         if missing(where):
             continue
-        made = guarded(curved, entry, problem(processes[where]), options)
+        made = guarded(curved, entry, lots_of(processes[where], LOTS), options)
         both = made if isinstance(made, tuple) else (made, made)
         yield from zip((f"mixture, {where}", f"path, {where}"), both, strict=True)
     if entry.traits.get("strong") and not missing("vp"):
-        made = guarded(curved, entry, problem(processes["vp"], linear=True), options)
+        made = guarded(curved, entry, lots_of(processes["vp"], linear=True), options)
         yield "path, Gaussian", made[1] if isinstance(made, tuple) else made
 
 

@@ -16,7 +16,7 @@ J. Numer. Anal. 48, (6.5)) for order 1.5 with additive noise.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -31,7 +31,7 @@ from labcore.linop import Event
 from labcore.noise import Noise, brownian, counting
 from labcore.processes import Process
 from labcore.scores import Score
-from labcore.seeds import generator
+from labcore.seeds import derive, generator
 from labcore.targets import Mixture, state_law
 from labcore.testing.audit import Sampler, default_data, final
 from labcore.testing.gaussians import mixture_score
@@ -88,12 +88,14 @@ class Path(Noise):
 class Problem:
     """A mixture on a process, from t to s of its heart, with starts of the exact law.
 
-    ``linear`` puts the audit's Gaussian in place of the mixture.
+    ``linear`` puts the audit's Gaussian in place of the mixture. Another ``lot`` is the same
+    problem on other starts and paths.
     """
 
     process: Process
     seed: int = 0
     linear: bool = False
+    lot: int = 0
 
     @cached_property
     def event(self) -> Event:
@@ -115,9 +117,14 @@ class Problem:
     def law(self, t: float) -> Mixture:
         return state_law(self.process, self.data, t, self.event)
 
+    @property
+    def drawn(self) -> int:
+        """The seed of starts and paths."""
+        return derive("lot", self.lot, self.seed) if self.lot else self.seed
+
     def start(self, rows: int) -> Tensor:
         """(rows, *state) of the exact law at the first time."""
-        g = generator("nonlinear start", self.seed)
+        g = generator("nonlinear start", self.drawn)
         x = self.law(heart(self.process)[0]).sample(rows, g)
         return x.reshape(rows, *self.state)
 
@@ -143,7 +150,7 @@ class Problem:
     @cached_property
     def path(self) -> Path:
         """A Brownian path on 256 steps for each of 4096 rows."""
-        return Path(even_in_log(self.process, 256), self.state, self.seed, 4096)
+        return Path(even_in_log(self.process, 256), self.state, self.drawn, 4096)
 
     @cached_property
     def _reverse(self) -> dict[float, Tensor]:
@@ -231,29 +238,37 @@ class Problem:
         same = max(found) - min(found) < 1e-3 and found[0] > 0.01
         return round(found[0], 3) if same else None
 
-    def path_errors(
-        self, sampler: Sampler, lam: float
-    ) -> Callable[[int], tuple[tuple[float, float], tuple[float, float]]]:
-        """n steps -> the errors (each with its relative standard error) on the path and in law.
-
-        On the path: the root mean square distance from the reverse SDE's states; in law: of the
-        first and second moments, the difference of the two solutions' means over the rows.
-        """
+    def distances(self, sampler: Sampler, lam: float, n: int) -> tuple[Tensor, Tensor]:
+        """Of each path in n steps: the squared distance from the reverse SDE's last state (B,),
+        and the difference of their moments (B, D + D^2)."""
         exact = self.reverse(lam)
-        far, root = moments(exact), math.sqrt(len(exact))
+        ts = self.path.ts[:: (len(self.path.ts) - 1) // n]
+        end = self.run(sampler, ts, len(exact), self.path)
+        return (end - exact).square().flatten(1).sum(1), moments(end) - moments(exact)
 
-        def errors(n: int) -> tuple[tuple[float, float], tuple[float, float]]:
-            ts = self.path.ts[:: (len(self.path.ts) - 1) // n]
-            end = self.run(sampler, ts, len(far), self.path)
-            square = (end - exact).square().flatten(1).sum(1)
-            mean = float(square.mean())
-            strong = math.sqrt(mean), float(square.std()) / (2 * mean * root)
-            gap = moments(end) - far
-            bias, deviation = gap.mean(0), gap.std(0) / root
-            weak = float(bias.norm()), float(deviation.norm() / bias.norm())
-            return strong, weak
 
-        return errors
+Error = tuple[float, float]
+
+
+def path_errors(
+    lots: Sequence[Problem], sampler: Sampler, lam: float
+) -> Callable[[int], tuple[Error, Error]]:
+    """n steps -> the errors (each with its relative standard error) on the path and in law, over
+    the paths of all lots.
+
+    On the path: the root mean square distance from the reverse SDE's states; in law: of the
+    first and second moments, the difference of the two solutions' means over the rows.
+    """
+
+    def errors(n: int) -> tuple[Error, Error]:
+        found = [lot.distances(sampler, lam, n) for lot in lots]
+        square, gap = (torch.cat(of) for of in zip(*found, strict=True))
+        mean, root = float(square.mean()), math.sqrt(len(square))
+        bias, deviation = gap.mean(0), gap.std(0) / root
+        strong = math.sqrt(mean), float(square.std()) / (2 * mean * root)
+        return strong, (float(bias.norm()), float(deviation.norm() / bias.norm()))
+
+    return errors
 
 
 class Along(Noise):
@@ -273,10 +288,10 @@ def moments(x: Tensor) -> Tensor:
     return torch.cat([x, (x[:, :, None] * x[:, None]).flatten(1)], 1)
 
 
-_problems: WeakKeyDictionary[Process, dict[tuple[int, bool], Problem]] = WeakKeyDictionary()
+_problems: WeakKeyDictionary[Process, dict[tuple[int, bool, int], Problem]] = WeakKeyDictionary()
 
 
-def problem(process: Process, seed: int = 0, *, linear: bool = False) -> Problem:
+def problem(process: Process, seed: int = 0, *, linear: bool = False, lot: int = 0) -> Problem:
     """The problem of a process and a seed, made once: what it has solved is kept with it."""
     of = _problems.setdefault(process, {})
-    return of.setdefault((seed, linear), Problem(process, seed, linear))
+    return of.setdefault((seed, linear, lot), Problem(process, seed, linear, lot))

@@ -19,7 +19,7 @@ from labcore.testing.audit import audit, strong_order
 from labcore.testing.case import Broken, Case, passed, skipped
 from labcore.testing.checks.drawn import figures_of, finite, plot_of
 from labcore.testing.models import heart, quadratic, uneven_in_log
-from labcore.testing.nonlinear import Problem, problem
+from labcore.testing.nonlinear import Problem, path_errors, problem
 from labcore.testing.slopes import Slope, fading, follow, measure
 
 WITHIN, FAR = 0.15, 0.5
@@ -167,7 +167,8 @@ def _error_in_law(case: Case) -> Callable[[int], float]:
 
 
 def _fine(case: Case, slope: Slope, declared: float) -> tuple[dict[int, float], float | None]:
-    seen = slope.value if slope.resolved else declared
+    more = slope.resolved and slope.value > declared + WITHIN
+    seen = slope.value if more else declared
     finest = 2048 if case.entry.traits.get("stochastic") else 8192  # each draw costs its audit
     floor = ROUNDING * size(case)
     return fading(_error_in_law(case), seen, declared, floor=floor, finest=finest)
@@ -220,7 +221,7 @@ def _on_path(case: Case) -> bool:
 
 def _on_paths(case: Case, lam: float, steps: tuple[int, ...] = PATH_STEPS) -> tuple[Slope, Slope]:
     """The strong and the weak order on the mixture."""
-    found = list(map(_of(case).path_errors(runner(case), lam), steps))
+    found = list(map(path_errors((_of(case),), runner(case), lam), steps))
     strong, weak = (
         measure(steps, [f[k][0] for f in found], noise=[f[k][1] for f in found]) for k in (0, 1)
     )
