@@ -94,6 +94,7 @@ def test_formulas_are_disarmed_in_csv(site: Path, tmp_path: Path) -> None:
     [
         (["lst"], "Did you mean 'list'?"),
         (["show", "dddim"], "did you mean ddim"),
+        (["show", "hean"], "did you mean heun, heun3, heun2?"),
         (["show", "heun"], "write samplers:heun or torchsde:heun"),
         (["list", "smplers"], "is not one of"),
         (["run", "nowhere.py"], "does not exist"),

@@ -267,6 +267,9 @@ def test_names_are_as_short_as_they_can_be_told_apart(labels, short):
         (-0.002, 0.004, ("−0.002", "± 0.004")),
         (123.4, 56.0, ("123", "± 56")),
         (0.0, 0.5, ("0.0", "± 0.5")),
+        (6e-6, 2.367e-3, ("0.000", "± 0.002")),
+        (-3e-7, 1e-3, ("0.0000", "± 0.0010")),
+        (0.0, 2e-5, ("0e−5", "± 2e−5")),
     ],
 )
 def test_means_have_the_digits_their_interval_allows(mean, half, texts):

@@ -136,7 +136,7 @@ def _find(registry: Any, name: str, kind: str | None) -> list[tuple[str, Any]]:
         raise ambiguous
     names = [n for k in KINDS for n, _ in registry.all(k)]
     short = [n.split(":")[1] for n in names]
-    near = get_close_matches(name, [*names, *short], n=3, cutoff=0.5)
+    near = get_close_matches(name, list(dict.fromkeys([*names, *short])), n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else "see labcore list KIND"
     raise UnknownName(f"'{name}': nothing of that name is registered; {hint}")
 

@@ -144,11 +144,13 @@ def short_number(value: float) -> str:
 
 def mean_and_half(mean: float, half: float) -> tuple[str, str]:
     """`0.0132`, `± 0.0004` or `1.3e−5`, `± 0.2e−5`: as many digits as the half-width allows."""
-    power = 0
-    if mean and not 1e-3 <= abs(mean) < 1e4:
-        power = math.floor(math.log10(abs(mean)))
+    power, size = 0, max(abs(mean), half) if half < math.inf else abs(mean)
+    if size and not 1e-3 <= size < 1e4:
+        power = math.floor(math.log10(size))
     exponent = f"e{power}" if power else ""
     known = half / 10.0**power
     digits = 0 if known == 0 else -math.floor(math.log10(known)) + (f"{known:e}"[0] == "1")
-    shown = [f"{v:.{min(max(digits, 0), 6)}f}{exponent}" for v in (mean / 10.0**power, known)]
+    places = min(max(digits, 0), 6)
+    both = (round(v, places) + 0.0 for v in (mean / 10.0**power, known))  # no minus before zero
+    shown = [f"{v:.{places}f}{exponent}" for v in both]
     return shown[0].replace("-", "−"), f"± {shown[1]}".replace("-", "−")
