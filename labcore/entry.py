@@ -176,13 +176,18 @@ def _explain(entry: Entry, error: Any) -> str:
     """One pydantic error in a line, with the nearest option where a name is unknown."""
     from difflib import get_close_matches
 
-    name = ".".join(str(part) for part in error["loc"])
+    name, *inside = error["loc"]
+    items = [part for part in inside if isinstance(part, int)]  # others name branches of a union
     if error["type"] == "extra_forbidden":
         near = get_close_matches(name, list(entry.parameters), n=1)
         return f"no option '{name}'" + (f" (did you mean '{near[0]}'?)" if near else "")
-    if error["type"] == "missing":
+    if error["type"] == "missing" and not items:
         return f"option '{name}' must be given"
-    return f"{name}={error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    takes = f"(it takes {inspect.formatannotation(get_type_hints(entry.fn).get(name, Any))})"
+    if error["type"] == "missing":
+        return f"{name}: its item {items[-1]} is missing {takes}"
+    place = name + "".join(f"[{i}]" for i in items)
+    return f"{place}={error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]} {takes}"
 
 
 def _decorator(kind: str) -> Callable[..., Any]:

@@ -79,7 +79,7 @@ def test_values_of_the_right_type_pass_unchanged(lam: float, order: int, knots: 
         ({"rho": -1}, "rho=-1: input should be greater than 0"),
         ({"rho": 0}, "rho=0"),
         ({"kind": "pde"}, "kind='pde'"),
-        ({"knots": [1.0, "x"]}, "knots.1='x'"),
+        ({"knots": [1.0, "x"]}, "knots[1]='x'"),
         ({"copy": "a"}, "copy='a'"),
     ],
 )
@@ -105,6 +105,20 @@ def test_an_option_without_default_must_be_given() -> None:
     with pytest.raises(InvalidOption, match="option 'path' must be given"):
         images.bind({})
     assert images.bind({"path": "a"}) == {"path": "a"}
+
+
+def test_items_of_an_option_are_named_by_their_place() -> None:
+    @labcore.process
+    def ends(*, b: tuple[float, float] = (0.1, 0.2), k: Annotated[int, Gt(0)] = 1) -> Any: ...
+
+    def said(**options: Any) -> str:
+        with pytest.raises(InvalidOption) as caught:
+            ends.bind(options)
+        return str(caught.value)
+
+    assert "'ends': b: its item 1 is missing (it takes tuple[float, float]);" in said(b=(0.1,))
+    assert "b[1]='x': input should be a valid number" in said(b=(0.1, "x"))
+    assert "k=-1: input should be greater than 0 (it takes int);" in said(k=-1)
 
 
 def test_a_type_that_cannot_be_found_is_the_plugins_fault() -> None:
