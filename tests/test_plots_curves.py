@@ -4,6 +4,7 @@ import matplotlib
 import numpy as np
 import pytest
 import scipy.stats
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from synthetic_rows import band_of_means, failed, floor, frame, row, seeds
 from synthetic_rows import curve as law
@@ -65,6 +66,16 @@ def test_the_floor_is_a_band_at_its_height():
     low, high = figure.axes[0].get_ylim()
     assert low < lo < hi < high
     assert "noise floor (90 %)" in legend_texts(figure)
+
+
+def test_a_single_point_shows_its_interval():
+    rows = frame(seeds([1.0, 1.1, 1.2], nfe=10), seeds([2.0, 2.1, 2.3], nfe=10, sampler=HEUN))
+    ax = plots.curve(rows, "energy").axes[0]
+    lines = [made for made in ax.collections if isinstance(made, LineCollection)]
+    drawn = [path for made in lines for path in made.get_segments()]
+    table = stats.summarise(rows)
+    want = [[[10, lo], [10, hi]] for lo, hi in zip(table["lo"], table["hi"], strict=True)]
+    assert [path.tolist() for path in drawn] == [pytest.approx(np.array(w)) for w in want]
 
 
 def test_each_process_panel_has_its_own_floor():

@@ -101,6 +101,8 @@ def _draw(ax: Axes, panel: pd.DataFrame, x: Axis, hue: str, styles: Mapping[Any,
     for value, line in panel.groupby(hue, sort=False, observed=True):
         look, line = styles[value], line[line[x] > 0].sort_values(x)
         ax.fill_between(line[x], line["lo"], line["hi"], color=look.color, alpha=0.18, lw=0)
+        if len(line) == 1:  # a band over one point has no width
+            ax.vlines(line[x], line["lo"], line["hi"], color=look.color, alpha=0.5, lw=1)
         ax.plot(
             line[x], line["mean"], color=look.color, marker=look.marker, ls=look.line,
             mec="white", mew=0.4,
