@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
@@ -159,7 +159,7 @@ class Entry:
         try:
             model = self._model(**options)
         except ValidationError as error:
-            booleans += [_explain(self, e) for e in error.errors()]
+            booleans += [_explain(self, e, options) for e in error.errors()]
         if booleans:
             known = ", ".join(self.parameters) or "none"
             raise InvalidOption(
@@ -172,22 +172,34 @@ class Entry:
         return "bool" if parameter is None else inspect.formatannotation(parameter.annotation)
 
 
-def _explain(entry: Entry, error: Any) -> str:
+def _explain(entry: Entry, error: Any, options: Mapping[str, Any]) -> str:
     """One pydantic error in a line, with the nearest option where a name is unknown."""
     from difflib import get_close_matches
 
     name, *inside = error["loc"]
-    items = [part for part in inside if isinstance(part, int)]  # others name branches of a union
-    if error["type"] == "extra_forbidden":
+    if error["type"] == "extra_forbidden" and not inside:
         near = get_close_matches(name, list(entry.parameters), n=1)
         return f"no option '{name}'" + (f" (did you mean '{near[0]}'?)" if near else "")
-    if error["type"] == "missing" and not items:
+    missing = error["type"] == "missing"
+    if missing and not inside:
         return f"option '{name}' must be given"
+    place = name + _place(options.get(name), inside)
     takes = f"(it takes {inspect.formatannotation(get_type_hints(entry.fn).get(name, Any))})"
-    if error["type"] == "missing":
-        return f"{name}: its item {items[-1]} is missing {takes}"
-    place = name + "".join(f"[{i}]" for i in items)
+    if missing:
+        return f"{place}: its item {inside[-1]!r} is missing {takes}"
     return f"{place}={error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]} {takes}"
+
+
+def _place(value: Any, inside: Sequence[Any]) -> str:
+    """`[0]['key']` of what is there; other parts name branches of a union."""
+    place = ""
+    for part in inside:
+        try:
+            value = value[part]
+        except (LookupError, TypeError):
+            continue
+        place += f"[{part!r}]"
+    return place
 
 
 def _decorator(kind: str) -> Callable[..., Any]:

@@ -245,9 +245,10 @@ def _size(cell: Cell, parts: Parts) -> str:
 
 
 def _memory() -> float:
-    """Bytes; infinite where the system does not say."""
+    """Bytes; infinite where the system does not say. A container may have less."""
     try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        pages = os.sysconf("SC_PHYS_PAGES")
+        return float(pages * os.sysconf("SC_PAGE_SIZE")) if pages > 0 else math.inf
     except (AttributeError, ValueError, OSError):
         return math.inf
 

@@ -250,7 +250,7 @@ GROWN = 1e3
 
 def _cause(sizes: Sequence[float]) -> str:
     """Why states of these sizes were followed by one that is not finite, and what to do."""
-    if sizes and max(sizes) > GROWN * sizes[0]:
+    if sizes and max(sizes) > GROWN * sizes[0] > 0:
         return (
             f"x grew from {sizes[0]:.2g} to {max(sizes):.2g} before: the step is too large for "
             "this process, take more steps or another grid"

@@ -203,6 +203,10 @@ def test_bad_usage_leaves_with_two_and_no_store(
 def test_a_script_that_cannot_be_run_or_holds_no_sampler_leaves_with_two(command: Run) -> None:
     Path("bad.py").write_text("raise RuntimeError('no')")
     Path("none.py").write_text("x = 1")
+    Path("away.py").write_text("import os\nos.chdir('/')\n1 / 0")
+    home = Path.cwd()
+    assert "'away.py', line 3: ZeroDivisionError" in command("check", "away.py")[2]
+    os.chdir(home)
     assert (
         "file 'bad.py', line 1: RuntimeError: no; mend the script" in command("check", "bad.py")[2]
     )

@@ -130,6 +130,43 @@ def test_a_small_term_of_lower_order_is_shown_where_it_takes_over() -> None:
     assert fine["steps"] == [128, 256, 512, 1024, 2048, 4096, 8192]
 
 
+def test_rounding_of_a_sampler_is_not_taken_for_a_lower_order() -> None:
+    """Kutta's rule of order 3 with slopes in float32: beyond 256 steps its errors are rounding."""
+
+    @labcore.sampler(order=3, evals=3)
+    def rounded(
+        process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise
+    ) -> Iterator[Tensor]:
+        v = labcore.velocity(process, score)
+
+        def slope(t: Tensor, y: Tensor) -> Tensor:
+            return v(t, y).float().to(y.dtype)
+
+        for t, s in pairwise(ts):
+            h = float(s - t)
+            k1 = slope(t, x)
+            k2 = slope((t + s) / 2, x + h / 2 * k1)
+            x = x + h / 6 * (k1 + 4 * k2 + slope(s, x + h * (2 * k2 - k1)))
+            yield x
+
+    for seed in range(4):
+        made = check_sampler(rounded, checks=("order",), on_fail="return", seed=seed)
+        assert made["order"].status == "passed", made["order"].found
+
+
+def test_a_sampler_that_refuses_fine_grids_is_held_to_those_it_takes() -> None:
+    @labcore.sampler(order=2, evals=2)
+    def at_most_300(
+        process: Process, score: Score, x: Tensor, ts: Tensor, noise: Noise
+    ) -> Iterator[Tensor]:
+        if len(ts) > 301:
+            raise labcore.SamplerError("at_most_300: more steps than it was made for")
+        yield from heun(process, score, x, ts, noise)
+
+    check = found(at_most_300, "order")
+    assert (check.status, check.figures["fine"]["steps"]) == ("passed", [])
+
+
 def test_noise_that_does_not_shrink_is_a_plateau_where_no_order_is_declared() -> None:
     @labcore.sampler(name="mine", order=None, evals=1, stochastic=True)
     def mine(process, score, x, ts, noise):

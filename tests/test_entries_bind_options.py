@@ -109,7 +109,13 @@ def test_an_option_without_default_must_be_given() -> None:
 
 def test_items_of_an_option_are_named_by_their_place() -> None:
     @labcore.process
-    def ends(*, b: tuple[float, float] = (0.1, 0.2), k: Annotated[int, Gt(0)] = 1) -> Any: ...
+    def ends(
+        *,
+        b: tuple[float, float] = (0.1, 0.2),
+        k: Annotated[int, Gt(0)] = 1,
+        d: dict[str, float] | None = None,
+        n: tuple[tuple[float, float], ...] = (),
+    ) -> Any: ...
 
     def said(**options: Any) -> str:
         with pytest.raises(InvalidOption) as caught:
@@ -119,6 +125,8 @@ def test_items_of_an_option_are_named_by_their_place() -> None:
     assert "'ends': b: its item 1 is missing (it takes tuple[float, float]);" in said(b=(0.1,))
     assert "b[1]='x': input should be a valid number" in said(b=(0.1, "x"))
     assert "k=-1: input should be greater than 0 (it takes int);" in said(k=-1)
+    assert "d['u']='v': input should be a valid number" in said(d={"u": "v"})
+    assert "n[1]: its item 1 is missing" in said(n=((1.0, 2.0), (1.0,)))
 
 
 def test_a_type_that_cannot_be_found_is_the_plugins_fault() -> None:

@@ -1,5 +1,11 @@
 """Cells held against p_{t_eps}: each grid's end has a law and a noise floor of its own."""
 
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pandas as pd
 import pytest
 import torch
@@ -9,10 +15,11 @@ import labcore
 from labcore import plots, stats, use
 from labcore.lab import run_study
 from labcore.parts import Parts
-from labcore.store import open_store
-from labcore.store.rows import read_spec
+from labcore.store import open_store, rows
+from labcore.study import Floor
 
 ENDS = (0.01, 0.9)
+SPEC = rows._spec
 
 
 @labcore.grid
@@ -98,7 +105,43 @@ def test_ends_that_grids_decide_are_no_axis_of_figures_or_reversals(frame: pd.Da
     assert turned["grid_other"].str.endswith("end=0.9)").tolist() == [True]
 
 
-def test_rows_of_old_tell_no_time() -> None:
-    parts, t_eps = read_spec('[["targets:rings",{}]]')
-    assert parts == [["targets:rings", {}]]
-    assert t_eps != t_eps
+def ran(study: labcore.Study, store: Path) -> pd.DataFrame:
+    run_study(study, store)
+    with open_store(store) as opened:
+        return opened.frame()
+
+
+def test_both_laws_in_one_study_are_two_panels_each_with_its_floor(tmp_path: Path) -> None:
+    both = ran(replace(STUDY, grid="to", against=["data", "t_eps"]), tmp_path / "s.sqlite")
+    for facet in (None, ["against"]):
+        figure = plots.curve(both, "mean_square", x="steps", facet=facet)
+        drawn = {ax.get_title(): [p.get_y() for p in ax.patches] for ax in figure.axes}
+        assert sorted(drawn) == ["against: data", "against: t_eps"]
+        assert all(len(of) == 1 for of in drawn.values())
+    assert plots.heatmap(both, "mean_square").axes
+    cells = both[both["kind"] == "cell"].copy()
+    ddim, at_end = cells["sampler"].str.endswith("ddim"), cells["against"] == "t_eps"
+    cells["value"] = 10.0 + cells["seed"] / 100 + ddim + 2.0 * (at_end & ~ddim)
+    assert stats.reversals(cells, "against", at="steps")["against_other"].tolist() == ["t_eps"]
+
+
+@pytest.mark.parametrize("seeds", [2, 4])
+def test_a_store_of_old_goes_on(tmp_path: Path, monkeypatch: Any, seeds: int) -> None:
+    """Its rows do not tell t_eps, and its floors had another key."""
+    store, small = tmp_path / "s.sqlite", replace(STUDY, grid="to")
+    with monkeypatch.context() as old:
+        old.setattr(rows, "_spec", lambda t_eps, *uses: SPEC(None, *uses))
+        old.setattr(Floor, "key", property(lambda floor: f"{floor.n:032d}"))
+        before = ran(small, store)
+    assert before["t_eps"].isna().all()
+    after = ran(replace(small, seed=range(seeds)), store)
+    table = stats.with_floors(stats.summarise(after), stats.floors(after))
+    assert table["count"].tolist() == [seeds, seeds]
+    assert table["floor_mean"].notna().all()
+    assert plots.curve(after, "mean_square", x="steps").axes
+
+
+def test_a_spec_tells_its_parts_with_and_without_a_time() -> None:
+    parts = [["targets:rings", {}], ["linear:vp", {}]]
+    assert rows.read_spec(json.dumps(parts)) == (parts, pytest.approx(math.nan, nan_ok=True))
+    assert rows.read_spec(json.dumps([0.5, *parts])) == (parts, 0.5)

@@ -204,3 +204,11 @@ def test_budgets_that_do_not_divide_share_a_panel():
     assert all("not run" not in [t.get_text() for t in ax.texts] for ax in axes)
     even = plots.heatmap(budgets((A, 1), (B, 2)), "energy").axes[:3]
     assert [ax.get_title() for ax in even] == ["NFE = 8", "NFE = 16", "NFE = 32"]
+
+
+def test_budgets_of_other_sizes_do_not_share_a_panel():
+    """8, 16 and 32 are not what 15 and 30 are, whatever their ranks."""
+    two = budgets((B, 15))  # 0, 15 and 30
+    rows = frame(budgets((A, 1)).to_dict("records"), two[two["nfe"] > 0].to_dict("records"))
+    titles = [ax.get_title() for ax in plots.heatmap(rows, "energy").axes if ax.get_title()]
+    assert titles == [f"NFE = {n}" for n in (8, 16, 32, 15, 30)]

@@ -40,7 +40,7 @@ BAD = [
     ("diag_vp", {"d": 0}, "dimension"),
     ("diag_vp", {"d": 2.5}, "integer"),
     ("diag_vp", {"b1": [20.0, -30.0]}, "not negative"),
-    ("diag_vp", {"b1": [20.0]}, "b1.1"),
+    ("diag_vp", {"b1": [20.0]}, "item 1 is missing"),
     ("ou", {"d": -1}, "dimension"),
     ("ou", {"A": [[-1.0, 0.0], [0.0]]}, "rows of equal length"),
     ("ou", {"A": []}, "rows of equal length"),
@@ -73,7 +73,9 @@ def test_a_bad_option_is_refused_through_a_study(name, options, reason):
     assert error.value.exit_code == 2
 
 
-CALLED = [case for case in BAD if case[2] not in ("boolean", "number", "integer", "b1.1")]
+CALLED = [
+    case for case in BAD if case[2] not in ("boolean", "number", "integer", "item 1 is missing")
+]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import labcore
 from labcore import use
 from labcore.measure import run_floor
 from labcore.parts import Parts
-from labcore.run import Result, run_cells, sample
+from labcore.run import Result, _cause, run_cells, sample
 from labcore.study import Floor
 
 
@@ -151,6 +151,14 @@ def test_blow_up_is_blamed_on_the_sampler() -> None:
     reason = only(wild)[0].reason
     assert "x is not finite" in reason
     assert "e+30 before: the step is too large" in reason
+
+
+@pytest.mark.parametrize(
+    ("sizes", "large"),
+    [([1.0, 2e3], True), ([1.0, 2e2], False), ([0.0, 1e-6], False), ([], False)],
+)
+def test_steps_are_too_large_where_states_grew(sizes: list[float], large: bool) -> None:
+    assert ("too large" in _cause(sizes)) is large
 
 
 @pytest.mark.parametrize("at", [1, 4])

@@ -125,15 +125,22 @@ def test_a_lower_order_that_hides_up_to_some_steps_takes_over_at_fine_ones(
 @given(
     p=st.sampled_from([1, 2, 3, 4]),
     drift=st.floats(-40, 40),
-    plateau=st.sampled_from([0.0, 1e-9, 1e-7, 1e-5, 1e-3]),
-    declared=st.sampled_from([0, 1]),
+    plateau=st.floats(-12, -2),
+    less=st.sampled_from([0, 1]),
+    finest=st.sampled_from([2048, 8192]),
 )
 def test_neither_drift_nor_a_plateau_is_a_lower_order(
-    p: int, drift: float, plateau: float, declared: int
+    p: int, drift: float, plateau: float, less: int, finest: int
 ) -> None:
     """Seen as p and declared as p or one less."""
 
     def error(n: int) -> float:
-        return n**-p * (1 + drift / n) + plateau * 0.01 ** (p == 1)
+        return n**-p * (1 + drift / n) + 10**plateau
 
-    assert fading(error, p, max(p - declared, 1), floor=1e-16)[1] is None
+    assert fading(error, p, max(p - less, 1), floor=1e-16, finest=finest)[1] is None
+
+
+def test_a_blow_up_at_fine_steps_is_no_order() -> None:
+    steps, lower = fading(lambda n: n**-2.0 if n < 512 else math.inf, 2, 2)
+    assert lower is None
+    assert max(steps) >= 512

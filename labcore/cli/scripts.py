@@ -28,19 +28,19 @@ def load_script(path: Path, kind: str) -> ModuleType:
     from labcore.errors import InvalidStudy
     from labcore.text import reason_of
 
-    name = f"{kind} {path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path.absolute())
+    name, whole = f"{kind} {path.stem}", path.absolute()
+    spec = importlib.util.spec_from_file_location(name, whole)
     if spec is None or spec.loader is None:
         raise InvalidStudy(f"{kind} '{path}': it is no Python script; name a .py file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    sys.path.append(str(path.absolute().parent))
+    sys.path.append(str(whole.parent))
     try:
         spec.loader.exec_module(module)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        where = f"{kind} '{path}'{_line(error, path)}"
+        where = f"{kind} '{path}'{_line(error, whole)}"
         raise InvalidStudy(f"{where}: {reason_of(error)}; mend the script") from error
     return module
 
@@ -48,7 +48,7 @@ def load_script(path: Path, kind: str) -> ModuleType:
 def _line(error: BaseException, path: Path) -> str:
     """``, line N``, of the script's last line on the way to the error."""
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if Path(frame.filename) == path.absolute()]
+    lines = [frame.lineno for frame in frames if Path(frame.filename) == path]
     return f", line {lines[-1]}" if lines else ""
 
 

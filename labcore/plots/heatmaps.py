@@ -66,8 +66,8 @@ def heatmap(
     "at floor" marks means the noise floor explains: they share the floor's colour. With `better`
     None, where neither direction is, they are those within the floor. Settings whose cells all
     failed are hatched and settings that were not run are empty. Budgets make panels, unless they
-    are an axis: by NFE or by steps, whichever has fewer values, or by ranges of NFE where all
-    have one in each, as where steps of 3 evaluations leave some of a budget.
+    are an axis: by NFE or by steps, whichever has fewer values, or by ranges of NFE that no two
+    of a setting share, as where steps of 3 evaluations leave some of a budget.
 
     Raises LabError for a metric without rows, or a place with several means.
     """
@@ -105,11 +105,13 @@ def heatmap(
 
 
 def _budgets(table: pd.DataFrame, setting: list[str]) -> pd.Series:
-    """`NFE 6 to 8`: the k-th budgets of all settings; missing where some exceed the next ones."""
+    """`NFE 6 to 8`: the k-th budgets of all settings; missing where they are not of one size,
+    or where some reach the next ones."""
     nfe = table["nfe"]
     rank = nfe.groupby([table[c] for c in setting], dropna=False, observed=True).rank("dense")
     ends = nfe.groupby(rank).agg(["min", "max"])
-    if (ends["max"].to_numpy()[:-1] >= ends["min"].to_numpy()[1:]).any():
+    low, high = ends["min"].to_numpy(), ends["max"].to_numpy()
+    if (high[:-1] >= low[1:]).any() or (high > 1.5 * low).any():
         return pd.Series(np.nan, index=table.index)
     return rank.map({k: _range(*of) for k, of in ends.iterrows()})
 

@@ -53,17 +53,19 @@ def summary(rows: pd.DataFrame, level: float, better: Better | None) -> pd.DataF
 
 
 def varying(table: pd.DataFrame, without: Sequence[str]) -> list[str]:
-    """The columns of a setting that take several values, but a t_eps that the grids decide."""
-    ends = ("t_eps",) if _decides(table, ("process", "grid"), "t_eps") else ()
+    """The columns of a setting that take several values, but a t_eps that others decide."""
+    by = ("process", "grid", "steps", "against")
+    ends = ("t_eps",) if _decides(table, by, "t_eps") else ()
     columns = [c for c in SETTING if c in table and c not in (*without, *ends, "metric")]
     return [c for c in columns if table[c].nunique(dropna=False) > 1]
 
 
 def _decides(table: pd.DataFrame, columns: Sequence[str], other: str) -> bool:
     """Whether equal values in ``columns`` mean equal values in ``other``."""
-    if not {*columns, other} <= {*table}:
+    known = [c for c in columns if c in table]
+    if not known or other not in table:
         return False
-    groups = table.groupby(list(columns), dropna=False, observed=True)[other]
+    groups = table.groupby(known, dropna=False, observed=True)[other]
     return bool((groups.nunique(dropna=False) <= 1).all())
 
 

@@ -84,11 +84,21 @@ def floors(frame: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
         rows["process"] = ""
     rows["process"] = rows["process"].fillna("")
     keys = [c for c in FLOOR if c in rows] + ["process"]
+    rows = _telling(rows, [c for c in keys if c != "t_eps"])
     bands = [
         {**dict(zip(keys, key, strict=True)), **_band(group["value"], level)}
         for key, group in rows.groupby(keys, dropna=False, sort=False)
     ]
     return pd.DataFrame(bands, columns=[*keys, "mean", "sd", "lo", "hi", "count", "failures"])
+
+
+def _telling(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Without those of old that do not tell their t_eps, where others of their kind do."""
+    if "t_eps" not in rows or rows.empty:
+        return rows
+    tells = rows["t_eps"].notna()
+    others = tells.groupby([rows[c] for c in keys], dropna=False).transform("any")
+    return rows[tells | ~others.astype(bool)]
 
 
 def _band(repeats: pd.Series, level: float) -> dict[str, float]:

@@ -12,7 +12,7 @@ from labcore.stats.intervals import floors, per_seed, summary_of, t_quantile, wi
 from labcore.stats.rows import SETTING, cells
 
 Axis = Literal["nfe", "steps"]
-CURVE = tuple(c for c in SETTING if c != "steps")
+CURVE = tuple(c for c in SETTING if c not in ("steps", "t_eps"))  # a grid's end may follow n
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def reversals(
     decided = tests.assign(wins=a_wins)[tests["above_floor"].fillna(True).astype(bool)]
     decided = decided[decided["wins"] != 0]
     told = ("p", "test", "p_holm", "failures", "certificate_a", "certificate_b", "wins", *SIDE)
-    ends = ("t_eps",) if between in ("grid", "process") else ()  # which decide it
+    ends = ("t_eps",) if between in ("grid", "process", "against") else ()  # which decide it
     setting = [c for c in decided.columns if c not in (*told, *ends, between)]
     here = decided[decided[between] == first]
     there = decided[decided[between] != first]

@@ -199,7 +199,7 @@ def frame(tables: Mapping[str, Table], study: str | None) -> pd.DataFrame:
     settings = tables["settings"].columns
     columns: dict[str, Any] = {name: settings[name][setting] for name in COUNTS}
     columns |= {name: text("text", settings[name])[setting] for name in LABELS}
-    columns["t_eps"] = _compared_at(text("text", settings["spec"]))[setting]
+    columns["t_eps"] = _compared_at(settings, text)[setting]
     run, runs = tables["runs"].rows(results["run"])[0], tables["runs"].columns
     columns |= {name: text("text", runs[name])[run] for name in RUN}
     columns |= {name: text("text", results[name]) for name in ("status", "reason")}
@@ -214,8 +214,16 @@ def frame(tables: Mapping[str, Table], study: str | None) -> pd.DataFrame:
     return pd.DataFrame({name: columns[name] for name in COLUMNS})
 
 
-def _compared_at(specs: np.ndarray) -> np.ndarray:
-    return np.array([read_spec(spec)[1] for spec in specs], float)
+def _compared_at(settings: Mapping[str, np.ndarray], text: Any) -> np.ndarray:
+    """The t_eps of each setting; those of old do not tell it, and have that of their grid."""
+    import pandas as pd
+
+    names = ("kind", "process", "grid", "against")
+    of = pd.DataFrame({name: text("text", settings[name]) for name in names})
+    of["steps"] = settings["steps"]
+    of["t_eps"] = [read_spec(spec)[1] for spec in text("text", settings["spec"])]
+    grids = of[of["kind"] == "cell"].groupby([*names, "steps"])["t_eps"].transform("first")
+    return np.asarray(of["t_eps"].fillna(grids), float)
 
 
 def _metric_labels(metric: np.ndarray, sub: np.ndarray, text: Any) -> np.ndarray:

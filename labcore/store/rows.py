@@ -114,12 +114,12 @@ def floor_rows(
 @lru_cache(maxsize=4096)
 def _spec(t_eps: float | None, *uses: Use | None) -> str:
     parts = [(use.name, dict(use.options)) for use in uses if use is not None]
-    data = parts if t_eps is None else {"parts": parts, "t_eps": t_eps}
+    data = parts if t_eps is None else [t_eps, *parts]
     return json.dumps(data, separators=(",", ":"), default=str)
 
 
 def read_spec(spec: str) -> tuple[list[Any], float]:
     """The parts of a row and the t_eps of the law it was compared with, NaN for the data's."""
-    data = json.loads(spec)
-    given = data if isinstance(data, dict) and "parts" in data else {"parts": data}
-    return list(given["parts"]), float(given.get("t_eps", math.nan))
+    parts = list(json.loads(spec))
+    t_eps = parts.pop(0) if parts and isinstance(parts[0], float) else math.nan
+    return parts, t_eps

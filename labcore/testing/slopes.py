@@ -163,14 +163,15 @@ def fading(
 
     def local(k: int) -> float:
         before, after = list(e.values())[-k - 1], list(e.values())[-k]
-        return math.log2(before / after) if before > 0 and after > 0 else math.nan
+        known = before > 0 and 0 < after < math.inf
+        return math.log2(before / after) if known else math.nan
 
     above = 30 * CLEAR * floor
     while max(e) < finest and e[max(e)] > above and (max(e) < 4096 or local(1) > 0.2):
         if max(abs(local(1) - seen), abs(local(2) - seen)) <= 0.1:
             break
         e[2 * max(e)] = error(2 * max(e))
-    settles = local(2) - local(1) < 0.25  # a plateau takes more from each doubling
+    settles = local(2) - local(1) < min(0.12 * declared, 0.25)  # a plateau takes more each time
     ends = max(e) == finest and e[finest] > above
     return e, local(1) if ends and settles and 0.4 <= local(1) < declared - 0.45 else None
 

@@ -15,7 +15,7 @@ from labcore.errors import SamplerError
 from labcore.noise import Noise
 from labcore.processes import Process
 from labcore.scores import Score
-from labcore.testing.audit import audit, strong_order
+from labcore.testing.audit import Audit, audit, strong_order
 from labcore.testing.case import Broken, Case, passed, skipped
 from labcore.testing.checks.drawn import figures_of, finite, plot_of
 from labcore.testing.models import heart, quadratic, uneven_in_log
@@ -152,7 +152,11 @@ def size(case: Case) -> float:
 
 
 def audited(case: Case, ts: Tensor) -> float:
-    return audit(runner(case), case.process, ts, case.data, event=case.data_event).w2
+    return _audit(case, ts).w2
+
+
+def _audit(case: Case, ts: Tensor) -> Audit:
+    return audit(runner(case), case.process, ts, case.data, event=case.data_event)
 
 
 def _in_law(case: Case, declared: float, within: float) -> Slope:
@@ -160,18 +164,27 @@ def _in_law(case: Case, declared: float, within: float) -> Slope:
 
 
 def _error_in_law(case: Case) -> Callable[[int], float]:
-    """W2 to the exact law in n steps, each n once."""
-    return case.once(
-        "errors in law", lambda: cache(lambda n: audited(case, uneven_in_log(case.process, n)))
-    )
+    """W2 to the exact law in n steps, each n once; how rough each audit is, is kept."""
+
+    def error(n: int) -> float:
+        made = _audit(case, uneven_in_log(case.process, n))
+        case.once("rounding", list[float]).append(made.linearity)
+        return made.w2
+
+    return case.once("errors in law", lambda: cache(error))
 
 
 def _fine(case: Case, slope: Slope, declared: float) -> tuple[dict[int, float], float | None]:
     more = slope.resolved and slope.value > declared + WITHIN
     seen = slope.value if more else declared
     finest = 2048 if case.entry.traits.get("stochastic") else 8192  # each draw costs its audit
-    floor = ROUNDING * size(case)
-    return fading(_error_in_law(case), seen, declared, floor=floor, finest=finest)
+    error = _error_in_law(case)
+    try:
+        error(512)
+        rounding = max(ROUNDING, *case.once("rounding", list[float]))
+        return fading(error, seen, declared, floor=rounding * size(case), finest=finest)
+    except SamplerError:  # it takes no such grids: there is nothing to follow
+        return {}, None
 
 
 def _followed(make: Callable[[int], float], floor: float, declared: float, within: float) -> Slope:
