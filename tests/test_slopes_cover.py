@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from labcore.testing.slopes import Slope, fading, follow, measure
@@ -129,6 +129,7 @@ def test_a_lower_order_that_hides_up_to_some_steps_takes_over_at_fine_ones(
     less=st.sampled_from([0, 1]),
     finest=st.sampled_from([2048, 8192]),
 )
+@example(p=1, drift=0.0, plateau=-3.1, less=0, finest=2048)
 def test_neither_drift_nor_a_plateau_is_a_lower_order(
     p: int, drift: float, plateau: float, less: int, finest: int
 ) -> None:
