@@ -211,4 +211,15 @@ def test_budgets_of_other_sizes_do_not_share_a_panel():
     two = budgets((B, 15))  # 0, 15 and 30
     rows = frame(budgets((A, 1)).to_dict("records"), two[two["nfe"] > 0].to_dict("records"))
     titles = [ax.get_title() for ax in plots.heatmap(rows, "energy").axes if ax.get_title()]
-    assert titles == [f"NFE = {n}" for n in (8, 16, 32, 15, 30)]
+    assert titles == [f"NFE = {n}" for n in (8, 15, 16, 30, 32)]
+
+
+def test_panels_by_budget_stand_in_order_of_size_within_what_else_varies():
+    cells = [
+        *(row(sampler=A, process=p, steps=n, nfe=n) for p in ("p:vp", "p:edm") for n in (20, 5)),
+        *(row(sampler=B, process=p, steps=n, nfe=n) for p in ("p:edm", "p:vp") for n in (5, 20)),
+    ]
+    axes = plots.heatmap(frame(cells), "energy").axes
+    assert [t.get_text() for t in axes[0].get_yticklabels()] == ["ddim", "heun"]
+    want = [f"{p}, NFE = {n}" for p in ("vp", "edm") for n in (5, 20)]
+    assert [" ".join(ax.get_title().split()) for ax in axes[:4]] == want

@@ -76,9 +76,7 @@ def heatmap(
     down, across = (_side(table, c) for c in (rows, columns))
     facet = varying(table, (rows, columns, "steps"))
     if not {rows, columns} & {"nfe", "steps"}:
-        table = table.assign(budget=_budgets(table, [rows, columns, *facet]))
-        budget = min(("nfe", "steps", "budget"), key=lambda c: table[c].nunique() or np.inf)
-        facet += [budget] * (table[budget].nunique() > 1)
+        table, facet = _by_budget(table, [rows, columns], facet)
     panels = split(table, facet, (rows, columns, "steps"), "heatmap")
     if table.duplicated([rows, columns, *facet]).any():
         raise LabError(f"heatmap: several means for one {rows} and {columns}; filter the frame")
@@ -102,6 +100,19 @@ def heatmap(
             _colour_bar(figure, axes, metric_name(table))
         legend_below(figure, [], [], note_of(table, (rows, columns, *facet)))
     return figure
+
+
+def _by_budget(
+    table: pd.DataFrame, sides: list[str], facet: list[str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """The facets with the column that tells budgets apart, and the table in their order."""
+    table = table.assign(budget=_budgets(table, [*sides, *facet]))
+    budget = min(("nfe", "steps", "budget"), key=lambda c: table[c].nunique() or np.inf)
+    if table[budget].nunique() < 2:
+        return table, facet
+    size = table["steps" if budget == "steps" else "nfe"].to_numpy(float)
+    seen = [pd.factorize(table[c], use_na_sentinel=False)[0] for c in facet]
+    return table.iloc[np.lexsort([size, *reversed(seen)])], [*facet, budget]
 
 
 def _budgets(table: pd.DataFrame, setting: list[str]) -> pd.Series:

@@ -180,7 +180,7 @@ def _fine(case: Case, slope: Slope, declared: float) -> tuple[dict[int, float], 
     finest = 2048 if case.entry.traits.get("stochastic") else 8192  # each draw costs its audit
     error = _error_in_law(case)
     try:
-        error(512)
+        error(512)  # first, for its rounding
         rounding = max(ROUNDING, *case.once("rounding", list[float]))
         return fading(error, seen, declared, floor=rounding * size(case), finest=finest)
     except SamplerError:  # it takes no such grids: there is nothing to follow
